@@ -1,0 +1,119 @@
+"""Products of small matrices that stay elementwise when batched, sums of squares, and tolerances by dtype."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+from gdstab._types import Scalar, Theta
+
+UNROLL_LIMIT = 16
+"""Largest dimension over which a matrix product is written out; beyond it a dot product is faster."""
+
+
+def matmul(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
+    r"""Product of two matrices at full precision, written for one point.
+
+    For an inner dimension up to `UNROLL_LIMIT` the sum $\sum_k a_{ik} b_{kj}$ is written out, and so are the two
+    products of its gradient. Under `vmap` over a trailing axis everything then stays elementwise in the lanes, which
+    on CPU is several times faster than the batched dot products that `@` becomes. Larger matrices use
+    `jnp.matmul(..., precision="highest")`, because float32 products are rounded to TF32 on recent GPUs otherwise.
+
+    Parameters
+    ----------
+    a, b
+        The factors, of one dtype.
+
+    Returns
+    -------
+    The product; it can be differentiated in either mode and to any order.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> a = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> matmul(a, a).tolist()
+    [[7.0, 10.0], [15.0, 22.0]]
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"expected matrices [m, k] and [k, n], got shapes {a.shape} and {b.shape}; check their order")
+    if a.shape[1] > UNROLL_LIMIT:
+        return jnp.matmul(a, b, precision="highest")
+    return _small_matmul(a, b)
+
+
+def sum_squares(tree: Theta) -> Scalar:
+    r"""Sum of squares over all entries of all leaves, $\sum_i \theta_i^2$.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> float(sum_squares((jnp.array([1.0, 2.0]), jnp.array([[2.0]]))))
+    9.0
+    """
+    leaves = jax.tree.leaves(tree)
+    if not leaves:
+        raise ValueError("expected a tree with at least one array, got none; pass the parameters themselves")
+    with jax.numpy_dtype_promotion("standard"):  # leaves of different precision are summed in the higher one
+        total = _leaf_squares(leaves[0])
+        for leaf in leaves[1:]:
+            total = total + _leaf_squares(leaf)
+    return total
+
+
+def _leaf_squares(leaf):
+    """Not vdot, which would become a batched dot product; and small vectors written out, which fuses with the rest."""
+    if leaf.ndim == 1 and 0 < leaf.size <= 8:
+        total = leaf[0] * leaf[0]
+        for i in range(1, leaf.size):
+            total = total + leaf[i] * leaf[i]
+        return total
+    return jnp.sum(leaf * leaf)
+
+
+def tolerance(dtype, factor: float = 10.0) -> float:
+    r"""Tolerance $\mathrm{factor} \cdot \sqrt{\varepsilon}$ for comparing numbers of a floating dtype.
+
+    Examples
+    --------
+    >>> tolerance("float32", 1.0) == 2.0 ** -11.5
+    True
+    """
+    return float(factor * np.sqrt(np.float64(jnp.finfo(dtype).eps)))
+
+
+@jax.custom_jvp
+def _small_matmul(a, b):
+    return _sum_over_inner(a, b)
+
+
+def _sum_over_inner(a, b):
+    if a.shape[1] == 0:
+        return jnp.zeros((a.shape[0], b.shape[1]), a.dtype)
+    total = a[:, 0, None] * b[None, 0, :]
+    for k in range(1, a.shape[1]):
+        total = total + a[:, k, None] * b[None, k, :]
+    return total
+
+
+def _small_matmul_jvp(primals, tangents):
+    """Tangents written so that their *transposes* are unrolled sums: transposing a slice would pad, lane by lane."""
+    (a, b), (da, db) = primals, tangents
+    moved = None
+    if not isinstance(da, SymbolicZero):
+        moved = _by_columns(da, b)
+    if not isinstance(db, SymbolicZero):
+        by_rows = _by_columns(db.T, a.T).T
+        moved = by_rows if moved is None else moved + by_rows
+    return _small_matmul(a, b), moved
+
+
+def _by_columns(tangent, b):
+    """The product `tangent @ b`, one column at a time; transposed, it sums outer products over the columns."""
+    if not 0 < b.shape[1] <= UNROLL_LIMIT:
+        return _sum_over_inner(tangent, b)
+    return jnp.stack([jnp.sum(tangent * b[None, :, j], axis=1) for j in range(b.shape[1])], axis=1)
+
+
+_small_matmul.defjvp(_small_matmul_jvp, symbolic_zeros=True)
