@@ -1,0 +1,176 @@
+"""Products of scalars and of vectors fitted to a number: the smallest losses whose minima form a manifold."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from gdstab._types import Point, Scalar
+from gdstab._validate import check_count, check_positive, is_concrete
+
+
+def _as_float(value):
+    """Integers become floats, so that the engine traces them and a sweep over targets compiles once."""
+    return float(value) if isinstance(value, int) else value
+
+
+class ScalarProduct(eqx.Module):
+    r"""Product of scalars, $L(w) = c\,(a - w_1 w_2 \cdots w_h)^2$ on $\theta \in \mathbb{R}^h$.
+
+    Paper A uses $c = 1$ in its body and Figure 1, $c = 1/2$ in its Appendix B. The minima are the set
+    $w_1 \cdots w_h = a$; for $h = 2$ a hyperbola, stable where $x^2 + y^2 < 1/(c \eta)$ (`gdstab.theory.scalar`).
+
+    Parameters
+    ----------
+    depth
+        Number of factors $h$, at least 1.
+    target
+        The number $a$; any real.
+    scale
+        The factor $c > 0$.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> loss = ScalarProduct(depth=2, target=1.0, scale=1.0)
+    >>> float(loss(jnp.array([2.0, 1.0]))), float(loss(jnp.array([2.0, 0.5])))
+    (1.0, 0.0)
+    """
+
+    depth: int = eqx.field(default=2, static=True)
+    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+
+    def __check_init__(self):
+        check_count(self.depth, "depth")
+        _check_constants(self.target, self.scale)
+
+    def __call__(self, theta: Point) -> Scalar:
+        """The loss at one point."""
+        residual = self._residual(theta)
+        return jnp.asarray(self.scale, theta.dtype) * residual * residual
+
+    def residual(self, theta: Point) -> Float[Array, "1"]:
+        """The vector whose zeros are exactly the minima, [1]."""
+        return self._residual(theta)[None]
+
+    @property
+    def loss_floor(self) -> float:
+        """The infimum, 0; attained."""
+        return 0.0
+
+    def minimum(self, dtype=None) -> Point:
+        r"""The flattest minimum: all factors of modulus $|a|^{1/h}$, the first one carrying the sign.
+
+        Examples
+        --------
+        >>> ScalarProduct(depth=2, target=-4.0).minimum().tolist()
+        [-2.0, 2.0]
+        """
+        target = jnp.asarray(self.target, dtype or jnp.result_type(float))
+        size = jnp.sqrt(jnp.abs(target)) if self.depth == 2 else jnp.abs(target) ** (1 / self.depth)
+        return jnp.full(self.depth, size).at[0].multiply(jnp.sign(target))
+
+    def _residual(self, theta):
+        if theta.shape != (self.depth,):
+            raise ValueError(f"expected theta of shape ({self.depth},), got {theta.shape}; pass one point, unbatched")
+        target = jnp.asarray(self.target, theta.dtype)
+        return target - _product(theta)
+
+
+@jax.custom_jvp
+def _product(theta):
+    """The product of all entries; not `jnp.prod`, whose gradient scatters."""
+    product = theta[0]
+    for i in range(1, theta.shape[0]):
+        product = product * theta[i]
+    return product
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    """The gradient as one vector of cofactors: differentiating `theta[i]` would pad, lane by lane."""
+    (theta,), (moved,) = primals, tangents
+    if theta.shape[0] == 2:
+        return _product(theta), jnp.sum(theta[::-1] * moved)
+    others = [jnp.concatenate([theta[:i], theta[i + 1 :]]) for i in range(theta.shape[0])]
+    cofactors = jnp.stack([_product(other) for other in others]) if theta.shape[0] > 1 else jnp.ones_like(theta)
+    return _product(theta), jnp.sum(cofactors * moved)
+
+
+class VectorProduct(eqx.Module):
+    r"""Inner product of two vectors, $L(u, v) = c\,(a - u \cdot v)^2$ on $\theta = (u, v) \in \mathbb{R}^{2d}$.
+
+    Everything known for $d = 1$ holds with $x^2 + y^2$ read as $|u|^2 + |v|^2$ and $xy$ as $u \cdot v$
+    (`gdstab.theory.scalar`; Liang and Montufar, arXiv:2509.25351).
+
+    Parameters
+    ----------
+    dim
+        Length $d$ of each vector; `theta` holds $u$ first, then $v$.
+    target, scale
+        The numbers $a$ and $c > 0$.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> loss = VectorProduct(dim=2, target=1.0, scale=0.5)
+    >>> float(loss(jnp.array([1.0, 2.0, 1.0, 1.0])))
+    2.0
+    """
+
+    dim: int = eqx.field(static=True)
+    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+
+    def __check_init__(self):
+        check_count(self.dim, "dim")
+        _check_constants(self.target, self.scale)
+
+    def __call__(self, theta: Point) -> Scalar:
+        """The loss at one point."""
+        residual = self._residual(theta)
+        return jnp.asarray(self.scale, theta.dtype) * residual * residual
+
+    def residual(self, theta: Point) -> Float[Array, "1"]:
+        """The vector whose zeros are exactly the minima, [1]."""
+        return self._residual(theta)[None]
+
+    @property
+    def loss_floor(self) -> float:
+        """The infimum, 0; attained."""
+        return 0.0
+
+    def minimum(self, dtype=None) -> Point:
+        r"""One of the flattest minima: $u = \pm v$ with $|u|^2 = |a|$, along the first axis.
+
+        Examples
+        --------
+        >>> VectorProduct(dim=2, target=4.0).minimum().tolist()
+        [2.0, 0.0, 2.0, 0.0]
+        """
+        target = jnp.asarray(self.target, dtype or jnp.result_type(float))
+        size = jnp.sqrt(jnp.abs(target))
+        point = jnp.zeros(2 * self.dim, target.dtype)
+        return point.at[0].set(size * jnp.sign(target)).at[self.dim].set(size)
+
+    def _residual(self, theta):
+        if theta.shape != (2 * self.dim,):
+            raise ValueError(
+                f"expected theta of shape ({2 * self.dim},), got {theta.shape}; u first, then v, unbatched"
+            )
+        u, v = theta[: self.dim], theta[self.dim :]
+        return jnp.asarray(self.target, theta.dtype) - jnp.sum(u * v)  # not a dot product, which batches badly
+
+
+def _check_constants(target, scale):
+    for name, value in (("target", target), ("scale", scale)):
+        if is_concrete(value) and jnp.shape(value) != ():
+            raise ValueError(f"{name}: expected one number, got shape {jnp.shape(value)}; vmap over losses instead")
+    if is_concrete(target) and not math.isfinite(float(target)):
+        raise ValueError(f"target: expected a finite number, got {target}; pass the number that the product should be")
+    if is_concrete(scale):
+        check_positive(scale, "scale")

@@ -1,0 +1,1 @@
+"""What must come out: closed forms and bounds, each citing its statement; nothing here simulates."""

@@ -1,0 +1,356 @@
+r"""Two parameters and their vector form: exact statements on descent for $L = c\,(a - u \cdot v)^2$, $a > 0$.
+
+Throughout $k = 2 c \eta$, $S = |u|^2 + |v|^2$, $z = u \cdot v$, $r = a - z$. Points are flat, $u$ first, on the last
+axis: [..., 2 d]; with $d = 1$ they are $(x, y)$. Functions of points take NumPy and JAX arrays alike. One step maps
+$u \to u + k r v$, $v \to v + k r u$, from which the identities follow by a line of algebra each.
+The loss is that of paper A, Figure 1 ($c = 1$) and Appendix B ($c = 1/2$), and of Liang and Montufar, arXiv:2509.25351.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.integrate import quad
+
+from gdstab._validate import check_box, check_count, check_positive
+
+PERIOD_TWO = 1.0
+"""Where the fixed point of the symmetric line doubles, in $k a$: its multiplier $1 - 2 k a$ is -1."""
+PERIOD_FOUR = math.sqrt(5.0) - 1.0
+"""Where its orbit of period 2 doubles: the multiplier $9 - 2 (1 + k a)^2$ is -1."""
+CRISIS = 1.5 * math.sqrt(3.0) - 1.0
+"""Where the largest value of the symmetric map reaches its largest zero, so that both signs of $x$ mix."""
+LAST_BOUNDED = 2.0
+"""Where bounded orbits end; the Lyapunov exponent there is $\\ln 3$ (the map is the Chebyshev cubic)."""
+
+
+class TrappingEllipse(NamedTuple):
+    """The region E < 0 for d = 1, centred at the origin, with axes along the two diagonals."""
+
+    along: float  # semi-axis along (1, 1), the longer one
+    across: float  # semi-axis along (1, -1)
+    area: float
+
+
+class StableMinima(NamedTuple):
+    """The minima with multiplier inside the unit circle, |u|^2 + |v|^2 < bound; for d = 1 two arcs of x y = a."""
+
+    bound: float  # 1 / (c step_size)
+    low: float  # the arc in the first quadrant has low < x < high; nan where it is empty
+    high: float
+    length: float  # of both arcs, inside the box where one is given
+
+
+def critical_step(target: float = 1.0, scale: float = 0.5) -> float:
+    r"""The step size $\eta_C = 1 / (2 c a)$ above which every minimum is unstable.
+
+    At a minimum the sharpness is $2 c S \ge 4 c a$, with equality for $u = v$, and the threshold is 2 over it (paper A,
+    Appendix B).
+
+    Examples
+    --------
+    >>> critical_step(target=1.0, scale=1.0)
+    0.5
+    """
+    return 1.0 / (2.0 * check_positive(scale, "scale") * check_positive(target, "target"))
+
+
+def local_rate(theta, step_size, scale: float = 0.5):
+    r"""The factor $|1 - \eta \lambda|$, $\lambda = 2 c S$, by which distance shrinks per step near the minimum `theta`.
+
+    $\lambda$ is the only non-zero eigenvalue of the Hessian at a minimum (paper A, Appendix B).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(local_rate(np.array([1.0, 1.0]), 0.375, scale=1.0))
+    0.5
+    """
+    squares, _ = _invariants(theta)
+    return abs(1 - step_size * (2 * scale * squares))
+
+
+def trapping_energy(theta, step_size, target: float = 1.0, scale: float = 0.5):
+    r"""The energy $E = S + k a (a - z) - 4/k$, whose sign never changes for $0 < k a < 2$.
+
+    Where $E < 0$ the orbit is bounded, and for $k a < 1$ it converges to a minimum from almost every point; where
+    $E > 0$ it diverges for almost every point (found numerically, not proved). Compare the basin of Liang and
+    Montufar, arXiv:2509.25351.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(trapping_energy(np.array([1.0, 1.0]), 0.5, scale=1.0))
+    -2.0
+    """
+    squares, inner = _invariants(theta)
+    k = 2 * scale * step_size
+    return squares + k * target * (target - inner) - 4 / k
+
+
+def energy_factor(theta, step_size, target: float = 1.0, scale: float = 0.5):
+    r"""The factor of the exact law $E(\theta') = E(\theta)\,(1 - k^2 (a - z) z)$ for one step of descent.
+
+    Since $(a - z) z \le a^2 / 4$ it is positive for $k a < 2$: that is why the sign of $E$ is kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(energy_factor(np.array([0.5, 1.0]), 0.5, scale=1.0))
+    0.75
+    """
+    _, inner = _invariants(theta)
+    k = 2 * scale * step_size
+    return 1 - k * k * (target - inner) * inner
+
+
+def diagonal_multipliers(theta, step_size, target: float = 1.0, scale: float = 0.5):
+    r"""Exact multipliers of $u + v$, $u - v$ and $|u|^2 - |v|^2$ in one step: $1 + k r$, $1 - k r$, $1 - k^2 r^2$.
+
+    Gradient flow conserves $|u|^2 - |v|^2$; descent shrinks it wherever $|k r| < \sqrt 2$.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> [float(factor) for factor in diagonal_multipliers(np.array([0.5, 1.0]), 0.5, scale=1.0)]
+    [1.5, 0.5, 0.75]
+    """
+    _, inner = _invariants(theta)
+    pull = 2 * scale * step_size * (target - inner)
+    return 1 + pull, 1 - pull, 1 - pull * pull
+
+
+def largest_converging_step(theta, target: float = 1.0, scale: float = 0.5):
+    r"""The largest step size from which `theta` converges to a minimum (almost every point), one per point.
+
+    In $k$ it is $\min(1/a,\ 8 / (S + \sqrt{S^2 + 16 a (a - z)}))$: the smaller of the critical step and the root of
+    $E = 0$. The radicand is at least $(S - 4a)^2$ because $z \le S/2$ (compare Liang and Montufar, arXiv:2509.25351).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> largest_converging_step(np.array([[1.0, 1.0], [2.0, -2.0]]), scale=1.0).tolist()
+    [0.5, 0.2]
+    """
+    squares, inner = _invariants(theta)
+    xp = squares.__array_namespace__()
+    radicand = squares * squares + 16 * target * (target - inner)
+    escape = 8 / (squares + xp.sqrt(xp.maximum(radicand, 0 * radicand)))
+    return xp.minimum(escape, 0 * escape + 1 / target) / (2 * scale)
+
+
+def trapping_ellipse(step_size: float, target: float = 1.0, scale: float = 0.5) -> TrappingEllipse:
+    r"""The ellipse $E < 0$: semi-axes $\sqrt{2 (2 \pm k a) / k}$, area $2 \pi \sqrt{4 - k^2 a^2} / k$.
+
+    For $k a \ge 2$ nothing is trapped: the area is 0 and the axes are NaN.
+
+    Examples
+    --------
+    >>> ellipse = trapping_ellipse(0.5, target=1.0, scale=1.0)
+    >>> round(ellipse.along, 6), round(ellipse.across, 6), round(ellipse.area, 6)
+    (2.44949, 1.414214, 10.882796)
+    """
+    k, reduced = _reduced(step_size, target, scale)
+    if reduced >= 2:
+        return TrappingEllipse(math.nan, math.nan, 0.0)
+    along, across = math.sqrt(2 * (2 + reduced) / k), math.sqrt(2 * (2 - reduced) / k)
+    return TrappingEllipse(along, across, math.pi * along * across)
+
+
+def ellipse_curve(step_size: float, target: float = 1.0, scale: float = 0.5, num: int = 400) -> np.ndarray:
+    """Points on the edge of the trapping ellipse, closed, [num, 2]; empty where nothing is trapped.
+
+    Examples
+    --------
+    >>> ellipse_curve(0.5, scale=1.0, num=5).shape
+    (5, 2)
+    """
+    ellipse = trapping_ellipse(step_size, target, scale)
+    if ellipse.area == 0:
+        return np.empty((0, 2))
+    angle = np.linspace(0, 2 * np.pi, check_count(num, "num", least=2))
+    p, q = ellipse.along * np.cos(angle), ellipse.across * np.sin(angle)
+    return np.stack([p + q, p - q], axis=-1) / math.sqrt(2)
+
+
+def trapping_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
+    """Exact area of the trapping ellipse, or of its part inside a box ((x0, x1), (y0, y1)); 0 where k a >= 2.
+
+    In a box: with the ellipse scaled to the unit disc, that is cut, edge by edge, with the box made a parallelogram.
+
+    Examples
+    --------
+    >>> round(trapping_area(0.5, scale=1.0, box=((0.0, 9.0), (-9.0, 9.0))), 6)
+    5.441398
+    """
+    ellipse = trapping_ellipse(step_size, target, scale)
+    if box is None or ellipse.area == 0:
+        return ellipse.area
+    (x0, x1), (y0, y1) = check_box(box, 2)
+    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    corners = corners @ np.array([[1, 1], [1, -1]]) / math.sqrt(2) / [ellipse.along, ellipse.across]
+    sectors = sum(_disc_and_triangle(a, b) for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True))
+    return float(ellipse.along * ellipse.across * abs(sectors))
+
+
+def basin_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
+    """Exact area of the points that converge to a minimum: the trapping area for k a <= 1, and 0 beyond.
+
+    Above the critical step what is trapped (`trapping_area`) stays bounded and does not converge.
+
+    Examples
+    --------
+    >>> basin_area(0.3, scale=1.0) == trapping_area(0.3, scale=1.0), basin_area(0.6, scale=1.0)
+    (True, 0.0)
+    """
+    _, reduced = _reduced(step_size, target, scale)
+    return trapping_area(step_size, target, scale, box) if reduced <= 1 else 0.0
+
+
+def ellipsoid_volume(dim: int, step_size: float, target: float = 1.0, scale: float = 0.5) -> float:
+    r"""Volume of $E < 0$ in $\mathbb{R}^{2d}$: $(\pi^d / d!)\,(4/k)^d\,(1 - k^2 a^2 / 4)^{d/2}$; 0 where $k a \ge 2$.
+
+    Examples
+    --------
+    >>> abs(ellipsoid_volume(1, 0.3, scale=1.0) - trapping_area(0.3, scale=1.0)) < 1e-12
+    True
+    """
+    d = check_count(dim, "dim")
+    k, reduced = _reduced(step_size, target, scale)
+    if reduced >= 2:
+        return 0.0
+    return math.exp(d * math.log(4 * math.pi / k) - math.lgamma(d + 1) + d / 2 * math.log1p(-(reduced**2) / 4))
+
+
+def stable_minima(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> StableMinima:
+    r"""The stable minima: $|u|^2 + |v|^2 < 1 / (c \eta)$ on $u \cdot v = a$, none at or above the critical step.
+
+    For $d = 1$ they are $x^2$ between $(B \pm \sqrt{B^2 - 4 a^2}) / 2$ with $B = 1 / (c \eta)$, and their mirror image
+    (paper A, Appendix B).
+
+    Examples
+    --------
+    >>> arc = stable_minima(0.4, target=1.0, scale=1.0)
+    >>> arc.bound, round(arc.low, 6), round(arc.high, 6), round(arc.length, 6)
+    (2.5, 0.707107, 1.414214, 2.038162)
+    """
+    k, reduced = _reduced(step_size, target, scale)
+    if reduced >= 1:
+        return StableMinima(2 / k, math.nan, math.nan, 0.0)
+    high = math.sqrt((1 + math.sqrt((1 - reduced) * (1 + reduced))) / k)
+    low = target / high
+    return StableMinima(2 / k, low, high, _hyperbola_length(target, low, high, box))
+
+
+def minima_length(box: Any, target: float = 1.0) -> float:
+    """Length of the hyperbola of minima x y = target inside a box ((x0, x1), (y0, y1)), both branches.
+
+    Examples
+    --------
+    >>> round(minima_length(((0.5, 2.0), (0.0, 9.0))), 6)
+    2.264181
+    """
+    return _hyperbola_length(check_positive(target, "target"), 0.0, math.inf, box)
+
+
+def symmetric_map(position, k):
+    r"""Descent on the line $x = y$ for $a = 1$, in $X = \sqrt k\, x$: $X \mapsto (1 + k) X - X^3$.
+
+    For other targets read $k a$ for $k$. Chaos begins past about 1.30228.
+
+    Examples
+    --------
+    >>> symmetric_map(0.5, 0.75)
+    0.75
+    """
+    return (1 + k) * position - position * position * position
+
+
+def symmetric_period_two(k: float) -> tuple[float, float]:
+    r"""The orbit of period 2 of the symmetric line, $X Y = 1$ and $X^2 + Y^2 = 1 + k$, for $k > 1$.
+
+    Its multiplier is $9 - 2 (1 + k)^2$ (`symmetric_multipliers`).
+
+    Examples
+    --------
+    >>> [round(point, 6) for point in symmetric_period_two(1.25)]
+    [0.780776, 1.280776]
+    """
+    if check_positive(k, "k") <= 1:
+        raise ValueError(f"expected k > 1, got {k}: the orbit of period 2 is born at k = 1; raise the step size")
+    total, gap = math.sqrt(3 + k), math.sqrt(k - 1)
+    return 2 / (total + gap), (total + gap) / 2
+
+
+def symmetric_multipliers(k):
+    r"""Multipliers on the symmetric line: $1 - 2k$ of the fixed point, $9 - 2 (1 + k)^2$ of the orbit of period 2.
+
+    Examples
+    --------
+    >>> symmetric_multipliers(1.0)
+    (-1.0, 1.0)
+    """
+    return 1 - 2 * k, 9 - 2 * (1 + k) * (1 + k)
+
+
+def _invariants(theta):
+    """`S` and `z` of flat points [..., 2 d]."""
+    theta = theta if hasattr(theta, "__array_namespace__") else np.asarray(theta, float)
+    if theta.ndim == 0 or theta.shape[-1] == 0 or theta.shape[-1] % 2:
+        raise ValueError(f"expected points [..., 2 d] u first, got shape {theta.shape}; check the last axis")
+    half = theta.shape[-1] // 2
+    u, v = theta[..., :half], theta[..., half:]
+    return (u * u + v * v).sum(-1), (u * v).sum(-1)
+
+
+def _reduced(step_size, target, scale):
+    """`k` and `k a`, checked."""
+    k = 2 * check_positive(scale, "scale") * check_positive(step_size, "step_size")
+    return k, k * check_positive(target, "target")
+
+
+def _disc_and_triangle(a, b):
+    """Signed area of the unit disc inside the triangle (0, a, b): sectors outside the disc, a triangle inside."""
+    edge = b - a
+    length_squared, middle = edge @ edge, -(a @ edge)
+    # Distance of the line from the origin by the cross product: exact where the edge nearly touches the circle.
+    discriminant = length_squared - (a[0] * b[1] - a[1] * b[0]) ** 2
+    if discriminant <= 0:
+        return _angle(a, b) / 2
+    root = math.sqrt(discriminant)
+    enter, leave = (float(np.clip((middle + sign * root) / length_squared, 0, 1)) for sign in (-1, 1))
+    inside, outside = a + enter * edge, a + leave * edge  # one point where the edge misses the disc
+    return (_angle(a, inside) + _angle(outside, b) + inside[0] * outside[1] - inside[1] * outside[0]) / 2
+
+
+def _angle(a, b):
+    return math.atan2(a[0] * b[1] - a[1] * b[0], a @ b)
+
+
+def _hyperbola_length(target, low, high, box):
+    """Length of x y = target with low < |x| < high, inside a box."""
+    if box is None:
+        return 2 * _arc_length(target, low, high)
+    total = 0.0
+    for sign in (1, -1):  # the third quadrant is the first one, mirrored with the box
+        (x0, x1), (y0, y1) = np.sort(sign * check_box(box, 2), axis=1)
+        if x1 > 0 and y1 > 0:
+            start = max(low, x0, target / y1)
+            stop = min(high, x1, target / y0 if y0 > 0 else math.inf)
+            total += _arc_length(target, start, stop)
+    return total
+
+
+def _arc_length(target, start, stop):
+    """Length of x y = target for start < x < stop; substituting x = sqrt(target) e^t tames both long ends."""
+    if stop <= start:
+        return 0.0
+    root = math.sqrt(target)
+    ends = math.log(start / root), math.log(stop / root)
+    pieces = itertools.pairwise([ends[0], 0.0, ends[1]] if ends[0] < 0 < ends[1] else ends)
+    return root * sum(quad(_arc_speed, *piece, epsabs=0, epsrel=1e-13)[0] for piece in pieces)
+
+
+def _arc_speed(t):
+    return math.sqrt(2 * math.cosh(2 * t))
