@@ -1,0 +1,258 @@
+"""Many orbits at once: blocks of lanes with early exit, stragglers packed anew, all cores or devices busy.
+
+This is the only place that batches. A lane is one (initial point, step size) pair; what goes wrong in a lane is data
+(its `Outcome`), never an exception. Outcome and step count of a lane do not depend on the block, the tile, the
+number of devices, or the other lanes.
+"""
+
+import dataclasses
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from gdstab._types import LossFn
+from gdstab._validate import check_loss, check_step_sizes
+from gdstab.ensembles._kernel import Static, begin
+from gdstab.ensembles._points import Feed, as_points, is_source, map_points
+from gdstab.ensembles._tiles import Job, Tile, run_tile
+from gdstab.ensembles._tuning import all_equations, bytes_per_lane, calls_lapack, choose, worker_pool
+from gdstab.outcomes import Outcome, StoppingRule, check_range
+from gdstab.updates import UpdateRule
+
+__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run"]
+
+TILE = 2**22
+"""Lanes whose results are gathered together: the unit in which `iter_run` yields."""
+
+
+class EnsembleResult(eqx.Module):
+    """How every lane of an ensemble ended: NumPy arrays of shape [steps, points], [points] or [lanes]."""
+
+    outcome: np.ndarray  # int8, see `Outcome`
+    steps: np.ndarray  # int32, updates applied when the verdict fell
+    period: np.ndarray  # int32, 0 unless the outcome is CYCLING
+    theta: Any  # the last parameters, further axes behind the lanes; None unless kept
+    loss: np.ndarray | None  # the last loss; None unless kept
+    step_sizes: np.ndarray
+    lane_steps: int  # updates applied, all lanes together
+    compile_seconds: float
+    run_seconds: float
+
+    def to_xarray(self):
+        """The result as an `xarray.Dataset` with dimensions `step_size` (where there is one) and `lane` or `point`."""
+        import xarray as xr  # noqa: PLC0415 (only needed here)
+
+        dims = ("step_size", "point")[-self.outcome.ndim :]
+        data = {name: (dims, getattr(self, name)) for name in ("outcome", "steps", "period")}
+        if self.loss is not None:
+            data["loss"] = (dims, self.loss)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta):
+            name = "theta" + jax.tree_util.keystr(path)
+            data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf)
+        coords = {"step_size": self.step_sizes} if "step_size" in dims else {}
+        meaning = ", ".join(f"{verdict.value} {verdict.name.lower()}" for verdict in Outcome)
+        attrs = {"lane_steps": self.lane_steps, "outcomes": meaning}
+        return xr.Dataset(data, coords, attrs)
+
+
+def run(
+    rule: UpdateRule,
+    loss: LossFn,
+    initial,
+    step_sizes,
+    stopping: StoppingRule,
+    *,
+    product: bool = True,
+    keep: tuple[str, ...] = ("theta", "loss"),
+    block: int | None = None,
+    tile: int = TILE,
+    devices=None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EnsembleResult:
+    r"""Run one orbit per lane until `stopping` passes its verdict.
+
+    Parameters
+    ----------
+    rule
+        `updates.gradient_descent()`, `updates.from_optax(...)`, or any `UpdateRule`.
+    loss
+        Any function of one point `theta` that returns a real scalar. An `equinox.Module`'s arrays and floats may
+        change without a new compilation; a plain function compiles once per function object.
+    initial
+        Points `[points, ...]` (a pytree of arrays for a pytree `theta`), or a lazy source such as
+        `sampling.GridSource`. The dtype of the points is the dtype of the run.
+    step_sizes
+        A scalar, or `[steps]`.
+    stopping
+        See `outcomes.StoppingRule`.
+    product
+        If true, every point runs with every step size: the result has shape `[steps, points]`, or `[points]` for a
+        scalar step size. If false, lane i pairs point i with step size i.
+    keep
+        Which of "theta" and "loss" to keep at the end points.
+    block, tile
+        Lanes that leave a loop together, and lanes whose results are gathered together. They change the speed and
+        the memory, never a verdict; by default chosen for the platform.
+    devices
+        JAX devices to share the work; by default all local ones.
+    progress
+        Called on the host as `progress(lanes decided, updates applied)` since the last call.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no real scalar, a step size is not positive and finite, or points and step sizes do not fit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.outcomes import Outcome, StoppingRule
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda theta: (1 - theta[0] * theta[1]) ** 2
+    >>> points = jnp.array([[0.5, 1.5], [3.0, 3.0]])
+    >>> result = run(gradient_descent(), loss, points, 0.3, StoppingRule())
+    >>> [Outcome(code).name for code in result.outcome]
+    ['CONVERGED', 'DIVERGED']
+    """
+    begin = time.perf_counter()
+    _, shape, _ = _layout(initial, step_sizes, product)
+    parts = iter_run(
+        rule, loss, initial, step_sizes, stopping,
+        product=product, keep=keep, block=block, tile=tile, devices=devices, progress=progress,
+    )  # fmt: skip
+    tiles = list(parts)
+    fields = {
+        name: _join([getattr(t, name) for t in tiles], shape)
+        for name in ("outcome", "steps", "period", "theta", "loss")
+    }
+    compile_seconds = sum(t.compile_seconds for t in tiles)
+    return EnsembleResult(
+        **fields,
+        step_sizes=np.asarray(step_sizes),
+        lane_steps=sum(t.lane_steps for t in tiles),
+        compile_seconds=compile_seconds,
+        run_seconds=time.perf_counter() - begin - compile_seconds,
+    )
+
+
+def iter_run(
+    rule: UpdateRule,
+    loss: LossFn,
+    initial,
+    step_sizes,
+    stopping: StoppingRule,
+    *,
+    product: bool = True,
+    keep: tuple[str, ...] = (),
+    block: int | None = None,
+    tile: int = TILE,
+    devices=None,
+    progress: Callable[[int, int], None] | None = None,
+    start: int = 0,
+) -> Iterator[Tile]:
+    """As `run`, but yield the lanes tile by tile, in order, so that an ensemble need not fit into memory.
+
+    Lane number `s * points + p` pairs step size `s` with point `p`; `start` skips the lanes before it. The next tile
+    runs while the caller works on this one.
+
+    Raises
+    ------
+    ValueError
+        As `run`; at the call, not at the first tile.
+    """
+    job, total = _job(
+        rule, loss, initial, step_sizes, stopping, product, frozenset(keep), block, tile, devices, progress
+    )
+    if tile < 1 or not 0 <= start <= total:
+        job.pool.shutdown()
+        raise ValueError(f"`tile` must be positive and `start` between 0 and {total}, but got {tile} and {start}.")
+    return _tiles_in_order(job, job.feed.spans(start, total, tile))
+
+
+def _tiles_in_order(job: Job, ranges: list[tuple[int, int]]) -> Iterator[Tile]:
+    with job.pool, worker_pool(2) as ahead:
+        waiting = [ahead.submit(run_tile, job, *span) for span in ranges[:2]]
+        for span in [*ranges[2:], *([None] * min(2, len(ranges)))]:
+            yield waiting.pop(0).result()
+            if span is not None:
+                waiting.append(ahead.submit(run_tile, job, *span))
+
+
+def _join(parts: list, shape: tuple[int, ...]):
+    """The tiles' arrays in the shape of the ensemble."""
+    if parts[0] is None:
+        return None
+    joined = parts[0] if len(parts) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), joined)
+
+
+def _layout(initial, step_sizes, product: bool) -> tuple[int, tuple[int, ...], Any]:
+    """Number of points, shape of the result, and the points themselves."""
+    points, num_points = (initial, initial.num_points) if is_source(initial) else as_points(initial)
+    sizes = np.shape(step_sizes)
+    if product or not sizes:
+        return num_points, (*sizes, num_points), points
+    if sizes != (num_points,):
+        raise ValueError(
+            f"with `product=False` there must be one step size per point: expected {num_points}, but got shape {sizes}."
+        )
+    return num_points, (num_points,), points
+
+
+class _Floored(eqx.Module):
+    """A loss whose infimum has been worked out once, on the host."""
+
+    loss: LossFn
+    loss_floor: Any
+
+    def __call__(self, theta):
+        return self.loss(theta)
+
+
+def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress) -> tuple[Job, int]:
+    """Validate everything once on the host, and lay out the work."""
+    if unknown := keep - {"theta", "loss"}:
+        raise ValueError(f"`keep` may name 'theta' and 'loss', but got {sorted(unknown)}.")
+    if block is not None and block < 1:
+        raise ValueError(f"`block` must be a positive number of lanes, but got {block}.")
+    num_points, shape, points = _layout(initial, step_sizes, product)
+    one = jax.eval_shape(points, jax.ShapeDtypeStruct((1,), np.int32)) if is_source(points) else points
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+    dtype = jax.tree.leaves(one)[0].dtype
+    step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
+    check_range(stopping, dtype)
+    check_loss(loss, one)
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    total = int(np.prod(shape, dtype=np.int64))
+    block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
+    size = bytes_per_lane(rule, one, jax.ShapeDtypeStruct((), dtype))
+    alone = calls_lapack(all_equations(loss, one))
+    tuning = choose(devices[0].platform, min(total, tile), size, len(devices), block)
+    fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
+    floored = _Floored(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
+    arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
+    static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep)
+    feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
+    job = Job(
+        static=static,
+        arrays=jax.device_put(arrays, devices[0] if len(devices) == 1 else None),
+        feed=feed,
+        tuning=tuning,
+        shapes=jax.eval_shape(partial(begin, static), arrays, *feed(0, 0, tuning.chunk), np.int32(0), np.int32(0)),
+        devices=devices,
+        max_steps=int(stopping.max_steps),
+        keep=keep,
+        progress=progress,
+        pool=worker_pool(1 if alone else tuning.workers),
+        turns=itertools.count(),
+        lock=threading.Lock(),
+        warm=set(),
+    )
+    return job, total

@@ -1,0 +1,212 @@
+"""What runs on the device: blocks of lanes, each with its own early exit, the lanes on the trailing axis.
+
+A lane's verdict depends on its own state only. The mask of moving lanes is carried from update to update: a compiler
+may evaluate an expression twice with different rounding, and a lane frozen by one copy must not be counted by the
+other. Lanes are frozen with `where`, never by a zero step, which would turn inf into nan.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int8, Int32
+
+from gdstab._types import LossFn, State
+from gdstab.outcomes import (
+    Outcome,
+    StoppingRule,
+    anchor_stride,
+    begin_cycle_test,
+    moving,
+    update_cycle_test,
+    verdict,
+)
+from gdstab.updates import UpdateRule
+
+
+class Lanes(NamedTuple):
+    """Orbits side by side; every leaf has the lanes on its last axis."""
+
+    state: State
+    count: Int32[Array, "*blocks lanes"]  # updates applied
+    alive: Bool[Array, "*blocks lanes"]  # whether the lane moves; False where it only pads
+    period: Int32[Array, "*blocks lanes"]  # 0 until a cycle is confirmed
+    step_size: Float[Array, "*blocks lanes"] | Float[Array, "*blocks"]  # the latter where all lanes share it
+
+
+class Swept(NamedTuple):
+    """What a pass returns, `[blocks, ..., lanes]` each."""
+
+    lanes: Lanes
+    outcome: Int8[Array, "blocks lanes"]
+    loss: Float[Array, "blocks lanes"] | None
+
+
+def over_lanes(fn: Callable, *, shared: int = 0) -> Callable:
+    """`vmap` with the lanes last, so that products of small matrices stay elementwise loops over lanes.
+
+    Of the last `shared` arguments those that are scalars serve all lanes.
+    """
+
+    def batched(*args):
+        axes = [-1] * (len(args) - shared) + [-1 if jnp.ndim(x) else None for x in args[len(args) - shared :]]
+        return jax.vmap(fn, in_axes=tuple(axes), out_axes=-1)(*args)
+
+    return batched
+
+
+def _freeze(goes_on, new, old):
+    """`new` where a lane goes on. Outside `vmap`, which would move the lanes to the front here."""
+    return jax.tree.map(lambda n, o: jnp.where(jnp.broadcast_to(goes_on, n.shape), n, o), new, old)
+
+
+def _tick(rule: UpdateRule, loss: LossFn, stopping: StoppingRule, lanes: Lanes) -> Lanes:
+    """One update of every lane that moves."""
+    moved = over_lanes(partial(rule.step, loss), shared=1)(lanes.state, lanes.step_size)
+    state = _freeze(lanes.alive, moved, lanes.state)
+    count = lanes.count + lanes.alive.astype(lanes.count.dtype)
+    alive = lanes.alive & over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state)
+    return lanes._replace(state=state, count=count, alive=alive)
+
+
+def _cycle_tick(rule, loss, stopping, lanes: Lanes, test, lag) -> tuple[Lanes, tuple]:
+    """As `_tick`, and look whether the lane is back at the anchor it had `lag` updates ago."""
+    goes_on = lanes.alive & (lanes.period == 0)
+    lanes = _tick(rule, loss, stopping, lanes._replace(alive=goes_on))
+
+    def look(state, test):
+        return update_cycle_test(test, rule.theta(state), lag, stopping)
+
+    test, found = over_lanes(look)(lanes.state, test)
+    return lanes._replace(period=jnp.where(goes_on, found, lanes.period)), test
+
+
+def _advance(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test: int) -> Lanes:
+    """Move one block from step `start` to `stop`, or until none of its lanes moves."""
+
+    def plain(lanes, t, until):
+        def body(carry):
+            lanes, t = carry
+            lanes = _tick(rule, loss, stopping, lanes)
+            for ahead in range(1, updates_per_test):  # no lane goes beyond `until`, whatever the updates per test
+                ticked = _tick(rule, loss, stopping, lanes)
+                lanes = jax.tree.map(partial(jnp.where, t + ahead < until), ticked, lanes)
+            return lanes, t + updates_per_test
+
+        lanes, t = lax.while_loop(lambda c: jnp.any(c[0].alive) & (c[1] < until), body, (lanes, t))
+        return lanes, jnp.minimum(t, until)
+
+    if stopping.max_period is None:
+        return plain(lanes, start, stop)[0]
+    stride, window = anchor_stride(stopping.max_period), 2 * stopping.max_period
+
+    def round_(carry):
+        lanes, t = carry
+        anchor = jnp.maximum(stride, (t + stride - 1) // stride * stride)
+        lanes, t = plain(lanes, t, jnp.minimum(anchor, stop))
+        test = over_lanes(lambda state: begin_cycle_test(rule.theta(state)))(lanes.state)
+
+        def body(carry):
+            lanes, test, t = carry
+            lanes, test = _cycle_tick(rule, loss, stopping, lanes, test, t + 1 - anchor)
+            return lanes, test, t + 1
+
+        def looking(carry):
+            lanes, _, t = carry
+            return jnp.any(lanes.alive) & (t >= anchor) & (t < stop) & (t < anchor + window)
+
+        lanes, _, t = lax.while_loop(looking, body, (lanes, test, t))
+        return lanes._replace(alive=lanes.alive & (lanes.period == 0)), t
+
+    return lax.while_loop(lambda c: jnp.any(c[0].alive) & (c[1] < stop), round_, (lanes, start))[0]
+
+
+def _sweep(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test, want_loss) -> Swept:
+    """Advance every block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`."""
+
+    def block(lanes):
+        lanes = _advance(rule, loss, stopping, lanes, start, stop, updates_per_test)
+
+        def lane(state, alive, period):
+            theta = rule.theta(state)
+            seen = verdict(loss, theta, stopping)
+            # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
+            otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
+            seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
+            return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if want_loss else None
+
+        return Swept(lanes, *over_lanes(lane)(lanes.state, lanes.alive, lanes.period))
+
+    return lax.map(block, lanes)
+
+
+def _blocks(leaf, lanes: int):
+    """`[n, *shape]` -> `[n / lanes, *shape, lanes]`."""
+    return jnp.moveaxis(leaf.reshape(-1, lanes, *leaf.shape[1:]), 1, -1)
+
+
+class Static(NamedTuple):
+    """What a compiled pass depends on besides shapes."""
+
+    rule: UpdateRule
+    loss: object  # the part of the loss that is no array
+    stopping: object
+    chunk: int
+    block: int
+    updates_per_test: int
+    want_loss: bool
+
+
+def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) -> Swept:
+    """First pass over points `[chunk, ...]`, or over those that a source makes from `window = (group, offset)` on.
+
+    The step size is a scalar for all lanes, or `[chunk]`. Lanes from `num_lanes` on only pad.
+    """
+    loss, stopping = eqx.combine(arrays, (static.loss, static.stopping))
+    position = lax.iota(jnp.int32, static.chunk)
+    if window is not None:
+        group, offset = window
+        points = points(offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0)), group)
+    theta = jax.tree.map(lambda leaf: _blocks(leaf, static.block), points)
+    num_blocks = static.chunk // static.block
+    step_size = _blocks(step_size, static.block) if step_size.ndim else jnp.broadcast_to(step_size, num_blocks)
+    state = jax.vmap(over_lanes(static.rule.init, shared=1))(theta, step_size)
+    alive = jax.vmap(over_lanes(lambda state: moving(loss, static.rule.theta(state), stopping)))(state)
+    used = _blocks(position < num_lanes, static.block)
+    zeros = jnp.zeros(used.shape, jnp.int32)
+    lanes = Lanes(state, zeros, alive & used, zeros, step_size)
+    return _sweep(static.rule, loss, stopping, lanes, jnp.int32(0), stop, static.updates_per_test, static.want_loss)
+
+
+def resume(static: Static, arrays, lanes: Lanes, start, stop) -> Swept:
+    """Later passes: the stragglers, densely packed."""
+    loss, stopping = eqx.combine(arrays, (static.loss, static.stopping))
+    return _sweep(static.rule, loss, stopping, lanes, start, stop, static.updates_per_test, static.want_loss)
+
+
+CPU_OPTIONS = {
+    # XLA's newer loop emitters take twice as long on these small kernels as the older ones (see benchmarks/).
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_prefer_vector_width": 512,
+}
+
+
+@lru_cache(maxsize=256)
+def compiled(platform: str, static: Static) -> tuple[Callable, Callable]:
+    """`begin` and `resume` for a job, jitted for a platform; kept, so that the next such job compiles nothing."""
+    options = CPU_OPTIONS if platform == "cpu" and _accepted() else None
+    return tuple(jax.jit(partial(fn, static), compiler_options=options) for fn in (begin, resume))
+
+
+@lru_cache(maxsize=1)
+def _accepted() -> bool:
+    """Whether this version of XLA knows `CPU_OPTIONS`: they are its own, without a promise."""
+    try:
+        jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(0.0).compile()
+    except Exception:  # whatever an unknown option raises in this version
+        return False
+    return True

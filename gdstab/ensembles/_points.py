@@ -1,0 +1,156 @@
+"""Where an ensemble's lanes come from, and `map_points`: any per-point function over many points."""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from gdstab.ensembles._tuning import all_equations, calls_lapack, cores, worker_pool
+from gdstab.sampling import GROUP
+
+SMALLEST_ROW = 1024
+
+
+def is_source(initial) -> bool:
+    """Whether `initial` draws its points where they are used: `num_points`, and a call that takes indices."""
+    return hasattr(initial, "num_points") and callable(initial)
+
+
+def as_points(initial) -> tuple[Any, int]:
+    """Initial points as a pytree of NumPy or JAX arrays with one leading axis, and their number."""
+    leaves, treedef = jax.tree.flatten(initial)
+    leaves = [
+        leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jax.dtypes.canonicalize_dtype(float)) for leaf in leaves
+    ]
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            "`initial` must be one array [points, ...], or a pytree of arrays that share their leading axis, but got "
+            f"shapes {[leaf.shape for leaf in leaves]}. For one orbit use `orbits.settle`, or add an axis."
+        )
+    for leaf in leaves:
+        if not np.issubdtype(leaf.dtype, np.floating):
+            raise ValueError(
+                f"`initial` must hold real floating-point numbers, but got {leaf.dtype}: convert it first."
+            )
+        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+            raise ValueError(
+                f"`initial` is {leaf.dtype}, which JAX has disabled: call `jax.config.update('jax_enable_x64', True)` "
+                "first (or set JAX_ENABLE_X64=1), or convert the points to float32."
+            )
+    if len({leaf.dtype for leaf in leaves}) != 1:
+        raise ValueError(f"`initial` must have one dtype, but got {sorted({str(leaf.dtype) for leaf in leaves})}.")
+    (num_points,) = sizes
+    if num_points == 0:
+        raise ValueError("`initial` holds no points: expected at least one along its leading axis.")
+    return jax.tree.unflatten(treedef, leaves), num_points
+
+
+class Feed(NamedTuple):
+    """Where lanes come from: lane `s * num_points + p` pairs step size s with point p, or lane i the i-th of both."""
+
+    initial: Any
+    num_points: int
+    step_sizes: np.ndarray  # [steps]
+    paired: bool
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether lanes are fed one step size at a time, which is then a scalar on the device and costs nothing."""
+        return not self.paired and (
+            len(self.step_sizes) == 1 or is_source(self.initial) or self.num_points >= SMALLEST_ROW
+        )
+
+    def __call__(self, start: int, stop: int, chunk: int):
+        """Lanes `start` to `stop` as `(points, window, step size)`, padded to `chunk`.
+
+        `window` tells a lazy source which points to make; it is None for points that are given.
+        """
+        row, first = divmod(start, self.num_points)
+        lane = range(start, stop) if self.by_rows else np.minimum(np.arange(start, start + chunk), max(stop - 1, start))
+        if self.by_rows:
+            step_size = self.step_sizes[min(row, len(self.step_sizes) - 1)]
+        else:
+            step_size = self.step_sizes[lane if self.paired else lane // self.num_points]
+        if is_source(self.initial):
+            group, offset = divmod(first, GROUP)
+            return self.initial, (np.int32(group), np.int32(offset)), step_size
+        if self.by_rows:
+            points = _take(self.initial, slice(first, first + len(lane)))
+            return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, step_size
+        return _take(self.initial, lane % self.num_points), None, step_size
+
+    def spans(self, start: int, total: int, tile: int) -> list[tuple[int, int]]:
+        """Tiles of lanes from `start` on; by rows, none crosses from one step size to the next."""
+        ends = sorted({*range(0, total, tile), *(range(0, total, self.num_points) if self.by_rows else ()), total})
+        return [(a, b) for a, b in itertools.pairwise(ends) if a >= start]
+
+
+def _pad(leaf: np.ndarray, length: int) -> np.ndarray:
+    """The array, with zeros behind it up to a length."""
+    if len(leaf) == length:
+        return leaf
+    return np.concatenate([leaf, np.zeros((length - len(leaf), *leaf.shape[1:]), leaf.dtype)])
+
+
+def _take(points, rows):
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], points)
+
+
+def map_points(fn: Callable, points, *, chunk: int | None = None):
+    """Apply `fn`, written for one point, to all of `points` [points, ...], in chunks that fit into memory.
+
+    Parameters
+    ----------
+    fn
+        Any JAX function of one point that returns a pytree of arrays. Like a loss it compiles anew for each new
+        function object, and a callable `equinox.Module` does not.
+    points
+        An array, or a pytree of arrays, with one leading axis.
+    chunk
+        Points per call; by default what keeps all intermediate arrays of one call below about 256 MiB.
+
+    Returns
+    -------
+    The results, stacked along the leading axis, as NumPy arrays.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> map_points(lambda theta: jnp.sum(theta**2), jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [5.0, 25.0]
+    """
+    leaves = jax.tree.leaves(points)
+    total = leaves[0].shape[0]
+    if total == 0:
+        raise ValueError("`points` is empty: expected at least one point along the leading axis.")
+    arrays, static = eqx.partition(fn, eqx.is_inexact_array)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+    equations = all_equations(fn, one)
+    chunk = chunk or max(2**28 // _working_bytes(equations), 1)
+    workers = 1 if jax.default_backend() != "cpu" or calls_lapack(equations) else cores()
+    chunk = min(chunk, -(-total // workers))
+
+    def part(start):
+        rows = np.minimum(np.arange(start, start + chunk), total - 1)
+        return _take(_mapped(static, arrays, _take(points, rows)), slice(total - start))
+
+    with worker_pool(workers) as pool:
+        parts = list(pool.map(part, range(0, total, chunk)))
+    return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _mapped(static, arrays, points):
+    return jax.vmap(eqx.combine(arrays, static))(points)
+
+
+def _working_bytes(equations) -> int:
+    """Bytes of all intermediate arrays of a function at one point: an upper bound on what is alive at once."""
+    outputs = [var.aval for equation in equations for var in equation.outvars]
+    return max(sum(prod(aval.shape) * aval.dtype.itemsize for aval in outputs if hasattr(aval, "dtype")), 8)

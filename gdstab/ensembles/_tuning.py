@@ -1,0 +1,109 @@
+"""How large a block is, how often one asks whether it is done, and when stragglers are packed anew, per platform."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+FIRST_STOP, GROWTH = 32, 4
+"""Stragglers are packed after 32, 128, 512, ... updates: the last pass holds only the few that creep."""
+
+
+class Tuning(NamedTuple):
+    """Choices that change the speed and never an answer."""
+
+    block: int  # lanes that leave a loop together
+    chunk: int  # lanes of one call of the first pass
+    later: int  # the same for the passes over stragglers
+    updates_per_test: int
+    workers: int  # host threads that keep the device busy
+
+
+def choose(platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None) -> Tuning:
+    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`."""
+    if platform == "cpu":
+        # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
+        block = block or int(np.clip(2 ** int(np.log2(24_576 / bytes_per_lane)), 16, 512))
+        workers = max(cores() // num_devices, 1) * num_devices
+        chunk, updates_per_test = 2**17, 1
+    else:
+        block = block or 2**20
+        chunk, updates_per_test, workers = block, 16, 2 * num_devices
+    share = -(-lanes // (workers if platform == "cpu" else num_devices))
+    chunk = min(max(chunk, block), 1 << max(share - 1, 1).bit_length())
+    block = min(block, max(chunk, 16))
+    chunk = -(-chunk // block) * block
+    later = -(-min(chunk, 2**14 if platform == "cpu" else chunk) // block) * block
+    return Tuning(block, chunk, later, updates_per_test, workers)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stops(max_steps: int) -> list[tuple[int, int]]:
+    """The passes: `(start, stop)` in updates, contiguous, the last one ending at `max_steps`.
+
+    >>> stops(1000)
+    [(0, 32), (32, 128), (128, 512), (512, 1000)]
+    >>> stops(0)
+    [(0, 0)]
+    """
+    ends, end = [], FIRST_STOP
+    while end < max_steps:
+        ends.append(end)
+        end *= GROWTH
+    ends.append(max_steps)
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def bytes_per_lane(rule, theta, step_size) -> int:
+    """Size of one lane's state, for one point `theta`."""
+    state = jax.eval_shape(rule.init, theta, step_size)
+    return max(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)), 1)
+
+
+def all_equations(fn, *args) -> list:
+    """The primitive operations of a function, those of inner functions and loops included."""
+
+    def inside(jaxpr):
+        for equation in jaxpr.eqns:
+            yield equation
+            for part in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
+                if _is_jaxpr(part):
+                    yield from inside(getattr(part, "jaxpr", part))
+
+    return list(inside(jax.make_jaxpr(fn)(*args).jaxpr))
+
+
+def _is_jaxpr(part) -> bool:
+    return hasattr(part, "eqns") or hasattr(part, "jaxpr")
+
+
+LAPACK = frozenset({
+    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
+    "qr", "schur", "svd", "triangular_solve", "tridiagonal", "tridiagonal_solve",
+})  # fmt: skip
+
+
+def calls_lapack(equations: list) -> bool:
+    """Whether a function must have the CPU to itself.
+
+    jaxlib's batched LAPACK kernels share one thread pool, and two of them running at once wait for each other for
+    ever (seen in 0.10.2).
+    """
+    return any(equation.primitive.name in LAPACK for equation in equations)
+
+
+def worker_pool(workers: int) -> ThreadPoolExecutor:
+    """Host threads that see the caller's JAX settings, which `with jax.enable_x64(True)` makes per thread."""
+    settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+
+    def adopt():
+        jax.enable_x64(settings[0]).__enter__()
+        jax.default_matmul_precision(settings[1]).__enter__()
+
+    return ThreadPoolExecutor(workers, initializer=adopt)

@@ -1,0 +1,108 @@
+"""One orbit: `rollout` keeps what is observed along it, `settle` runs it to its verdict."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int8, Int32
+
+from gdstab._types import LossFn, Scalar, State, Theta
+from gdstab.outcomes import (
+    Outcome,
+    StoppingRule,
+    anchor_stride,
+    begin_cycle_test,
+    moving,
+    update_cycle_test,
+    verdict,
+)
+from gdstab.updates import UpdateRule
+
+
+def rollout(rule: UpdateRule, num_steps: int, *, observe: Callable | None = None) -> Callable:
+    r"""Build `(loss, state, step_size) -> (last state, observations)` for exactly `num_steps` updates.
+
+    `observe(state)` is kept after every update (leading axis `num_steps`); by default the parameters. Iteration is
+    unconditional: an orbit that diverges runs on into inf and nan.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> run = rollout(gradient_descent(), 3)
+    >>> last, path = run(lambda x: 0.5 * x**2, jnp.array(8.0), jnp.array(0.5))
+    >>> path.tolist()
+    [4.0, 2.0, 1.0]
+    """
+    observe = rule.theta if observe is None else observe
+
+    def run(loss, state, step_size):
+        def body(state, _):
+            state = rule.step(loss, state, step_size)
+            return state, observe(state)
+
+        return lax.scan(body, state, length=num_steps)
+
+    return run
+
+
+class Settled(eqx.Module):
+    """Where one orbit ended, and why."""
+
+    theta: Theta
+    outcome: Int8[Array, ""]
+    steps: Int32[Array, ""]  # updates applied when the verdict fell
+    period: Int32[Array, ""]  # 0 unless the outcome is CYCLING
+    loss: Scalar
+    state: State
+
+
+def settle(
+    rule: UpdateRule, loss: LossFn, theta: Theta, step_size: Float[Array, ""] | float, stopping: StoppingRule
+) -> Settled:
+    """Run one orbit until `stopping` passes a verdict: the definition that `ensembles.run` holds for every lane.
+
+    It can be jitted and vmapped; for more than a few orbits `ensembles.run` is far faster, because here a batch runs
+    until its slowest member is done.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> end = settle(gradient_descent(), lambda x: 0.5 * x**2, jnp.array(1.0), 0.5, StoppingRule(loss_tol=0.01))
+    >>> Outcome(int(end.outcome)).name, int(end.steps), float(end.theta)
+    ('CONVERGED', 3, 0.125)
+    """
+    step_size = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta)))
+    zero = jnp.zeros((), jnp.int32)
+    cycles = stopping.max_period is not None
+    stride = anchor_stride(stopping.max_period) if cycles else 1
+
+    def look(state, steps, test):
+        """Decide at the present state: (goes on, cycle test, period)."""
+        theta = rule.theta(state)
+        undecided = moving(loss, theta, stopping)
+        in_budget = steps < stopping.max_steps
+        if not cycles:
+            return undecided & in_budget, test, zero
+        lag = steps % stride
+        fresh = begin_cycle_test(theta)
+        test = jax.tree.map(lambda new, old: jnp.where(lag == 0, new, old), fresh, test)
+        test, period = update_cycle_test(test, theta, lag, stopping)
+        period = jnp.where(undecided & (steps >= stride), period, 0)
+        return undecided & (period == 0) & in_budget, test, period
+
+    def body(carry):
+        state, steps, test, _, _ = carry
+        state, steps = rule.step(loss, state, step_size), steps + 1
+        goes_on, test, period = look(state, steps, test)
+        return state, steps, test, period, goes_on
+
+    state = rule.init(theta, step_size)
+    goes_on, test, period = look(state, zero, begin_cycle_test(theta))
+    state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
+    theta = rule.theta(state)
+    outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), verdict(loss, theta, stopping))
+    return Settled(theta, outcome, steps, period, loss(theta), state)

@@ -1,0 +1,183 @@
+"""How an orbit ends: the verdicts, the rule that passes them, the test for cycles, and how two verdicts merge."""
+
+import enum
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int8, Int32
+
+from gdstab._numerics import sum_squares
+from gdstab._types import LossFn, Theta
+
+
+class Outcome(enum.IntEnum):
+    """Why an orbit stopped; the value is what the device arrays hold (int8)."""
+
+    UNDECIDED = 0  # the budget ended first: raise `max_steps` or loosen a tolerance
+    CONVERGED = 1  # the loss or the gradient met its tolerance
+    CYCLING = 2  # came back to itself after 2 .. max_period steps, twice
+    DIVERGED = 3  # left the ball of radius `escape_radius`
+    NONFINITE = 4  # inf or nan in the parameters: the step size is far above any threshold
+
+
+class StoppingRule(eqx.Module):
+    r"""When an orbit is over, asked of the initial point and after every update, in the order of the parameters below.
+
+    Parameters
+    ----------
+    escape_radius
+        `NONFINITE` if $\theta$ holds inf or nan, `DIVERGED` if $\|\theta\|_2$ over all parameters exceeds it.
+    loss_tol
+        `CONVERGED` if `loss - loss_floor <= loss_tol`; `None` switches the test off. A loss says its infimum in
+        an attribute `loss_floor` (0 if it has none).
+    grad_tol
+        `CONVERGED` if $\|\nabla L\|_2$ is at most this; `None` switches the test off. It accepts saddles too:
+        `basins.refine` tells them from minima.
+    max_period
+        `CYCLING` if $\theta$ returns to itself within `cycle_tol` after 2 to `max_period` steps, confirmed one
+        period later (see `CycleTest`); `None` switches the test off.
+    cycle_tol
+        Relative to $1 + \|\theta\|_2$; by default the square root of the dtype's machine epsilon.
+    max_steps
+        Updates at the most; an orbit that is then without a verdict is `UNDECIDED`.
+
+    Examples
+    --------
+    >>> StoppingRule(max_steps=0).max_steps
+    0
+    >>> StoppingRule(max_period=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: `max_period` must be None or an integer of at least 2 (a fixed point has period 1), but got 1.
+    """
+
+    loss_tol: float | None = 1e-12
+    grad_tol: float | None = None
+    escape_radius: float = 1e6
+    max_steps: int = 10_000
+    max_period: int | None = eqx.field(static=True, default=None)
+    cycle_tol: float | None = None
+
+    def __check_init__(self):
+        for name in ("loss_tol", "grad_tol", "cycle_tol"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"`{name}` must be None or a finite number of at least 0, but got {value}.")
+        if not (math.isfinite(self.escape_radius) and self.escape_radius > 0):
+            raise ValueError(f"`escape_radius` must be a positive finite number, but got {self.escape_radius}.")
+        if self.max_steps != int(self.max_steps) or not 0 <= self.max_steps < 2**31 - 1:
+            raise ValueError(f"`max_steps` must be an integer from 0 to 2^31 - 2, but got {self.max_steps}.")
+        if self.max_period is not None and (self.max_period != int(self.max_period) or self.max_period < 2):
+            raise ValueError(
+                "`max_period` must be None or an integer of at least 2 (a fixed point has period 1), "
+                f"but got {self.max_period}."
+            )
+
+
+def check_range(stopping: StoppingRule, dtype) -> None:
+    """Refuse, on the host, radii and tolerances whose squares a dtype cannot hold (norms are compared squared)."""
+    info = jnp.finfo(dtype)
+    largest, smallest = math.sqrt(float(info.max)), math.sqrt(float(info.tiny))
+    if stopping.escape_radius > largest:
+        raise ValueError(
+            f"`escape_radius` {stopping.escape_radius:g} is too large for {info.dtype}: use at most {largest:.1g}."
+        )
+    if stopping.grad_tol is not None and 0 < stopping.grad_tol < smallest:
+        raise ValueError(
+            f"`grad_tol` {stopping.grad_tol:g} is below what {info.dtype} can tell from 0: "
+            f"use at least {smallest:.1g}, or 0, or None."
+        )
+
+
+def _events(loss: LossFn, theta: Theta, stopping: StoppingRule) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether `theta` is outside the ball (or not finite), and whether it meets a tolerance."""
+    dtype = jnp.result_type(*jax.tree.leaves(theta))
+    inside = sum_squares(theta) <= jnp.asarray(stopping.escape_radius, dtype) ** 2  # False for nan and inf
+    converged = jnp.zeros((), bool)
+    if stopping.loss_tol is not None:
+        excess = loss(theta) - jnp.asarray(getattr(loss, "loss_floor", 0.0), dtype)
+        converged |= excess <= jnp.asarray(stopping.loss_tol, dtype)
+    if stopping.grad_tol is not None:
+        converged |= sum_squares(jax.grad(loss)(theta)) <= jnp.asarray(stopping.grad_tol, dtype) ** 2
+    return ~inside, converged
+
+
+def moving(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Bool[Array, ""]:
+    """Whether the orbit goes on from `theta`: `verdict(...) == UNDECIDED`, at less cost."""
+    outside, converged = _events(loss, theta, stopping)
+    return ~(outside | converged)
+
+
+def verdict(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Int8[Array, ""]:
+    """The outcome that one point earns by itself, as int8; cycles need `CycleTest`.
+
+    >>> import jax.numpy as jnp
+    >>> rule = StoppingRule(loss_tol=1e-3, escape_radius=10.0)
+    >>> [Outcome(int(verdict(lambda x: x**2, jnp.asarray(x), rule))).name for x in (0.01, 1.0, 11.0, jnp.inf)]
+    ['CONVERGED', 'UNDECIDED', 'DIVERGED', 'NONFINITE']
+    """
+    outside, converged = _events(loss, theta, stopping)
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(theta)]).all()
+    decided = jnp.where(converged, Outcome.CONVERGED, Outcome.UNDECIDED)
+    decided = jnp.where(outside, Outcome.DIVERGED, decided)
+    return jnp.where(finite, decided, Outcome.NONFINITE).astype(jnp.int8)
+
+
+def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array, "*n"]:
+    """The first verdict stands: `new` counts only where `old` is UNDECIDED."""
+    return jnp.where(old == Outcome.UNDECIDED, new, old)
+
+
+class CycleTest(NamedTuple):
+    r"""A stored point $\theta_T$ of the orbit, and what has been seen since of the distances to it.
+
+    With $d_q = \|\theta_{T+q} - \theta_T\|$, the period $p$ is the first $q$ with
+    $d_q \le \text{tol}\,(1 + \|\theta_{T+q}\|)$. It counts if $p \ge 2$, if $d_{2p}$ is as small, and if the orbit is
+    really near a cycle: along the slowest direction the returns shrink by $\rho = d_{2p}/d_p - 1$, so what is left to
+    go is about $d_p/(1 - \rho)$, and this must be below a tenth of the cycle's size $\min_{q<p} d_q$. A slow approach
+    to a fixed point with multiplier near -1 fails there: what is left to go is half of $d_1$, however small $d_2$.
+    """
+
+    anchor: Theta
+    period: Int32[Array, ""]  # the first return; 0 while there is none
+    gap: Float[Array, ""]  # d_p
+    size: Float[Array, ""]  # min of d_q over q < p
+
+
+def anchor_stride(max_period: int) -> int:
+    """Steps between two anchors: a power of two, so that at most a quarter of the updates carry the test."""
+    return max(128, 1 << (4 * (2 * max_period + 1) - 1).bit_length())
+
+
+def begin_cycle_test(theta: Theta) -> CycleTest:
+    """Take `theta` as the anchor."""
+    dtype = jnp.result_type(*jax.tree.leaves(theta))
+    infinite = jnp.full((), jnp.inf, dtype)
+    return CycleTest(theta, jnp.zeros((), jnp.int32), infinite, infinite)
+
+
+def update_cycle_test(
+    test: CycleTest, theta: Theta, lag: Int32[Array, ""], stopping: StoppingRule
+) -> tuple[CycleTest, Int32[Array, ""]]:
+    """Look at the point `lag` updates after the anchor: the updated test, and the period if it was confirmed here."""
+    difference = jax.tree.map(jnp.subtract, theta, test.anchor)
+    distance = jnp.sqrt(sum_squares(difference))
+    dtype = distance.dtype
+    eps = jnp.finfo(dtype).eps
+    scale = 1 + jnp.sqrt(sum_squares(theta))
+    tol = jnp.asarray(eps**0.5 if stopping.cycle_tol is None else stopping.cycle_tol, dtype) * scale
+
+    returned = (test.period == 0) & (lag >= 1) & (lag <= stopping.max_period) & (distance <= tol)
+    period = jnp.where(returned, lag, test.period)
+    gap = jnp.where(returned, distance, test.gap)
+    searching = (period == 0) & (lag >= 1)
+    size = jnp.where(searching, jnp.minimum(test.size, distance), test.size)
+
+    again = (period >= 2) & (lag == 2 * period) & (distance <= 2 * tol)
+    near = gap * gap <= jnp.asarray(0.1, dtype) * size * (2 * gap - distance)
+    at_rounding = jnp.maximum(gap, distance) <= 16 * eps * scale  # the ratio of two roundings says nothing
+    confirmed = jnp.where(again & (near | at_rounding), period, 0)
+    return CycleTest(test.anchor, period, gap, size), confirmed

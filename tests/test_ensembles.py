@@ -1,0 +1,262 @@
+"""The engine against a plain loop: verdicts and counts, lane by lane, whatever the block, the tile or the devices."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gdstab as gd
+from gdstab.ensembles import _kernel, _tuning
+from gdstab.outcomes import Outcome, StoppingRule
+
+BOX = ((-4, 4), (-4, 4))
+
+
+def product_loss(theta):
+    return (1 - theta[0] * theta[1]) ** 2
+
+
+def looped(theta, step_size, stopping):
+    """The stopping rule as DESIGN orders it, in NumPy, for L = (1 - xy)^2 without cycles."""
+    theta, steps = np.array(theta), 0
+    while True:
+        x, y = theta
+        with np.errstate(all="ignore"):
+            residual = 1 - x * y
+            gradient = -2 * residual * np.array([y, x])
+            if not np.isfinite(theta).all():
+                return Outcome.NONFINITE, steps
+            if np.linalg.norm(theta) > stopping.escape_radius:
+                return Outcome.DIVERGED, steps
+            if stopping.loss_tol is not None and residual**2 <= stopping.loss_tol:
+                return Outcome.CONVERGED, steps
+            if stopping.grad_tol is not None and np.linalg.norm(gradient) <= stopping.grad_tol:
+                return Outcome.CONVERGED, steps
+            if steps == stopping.max_steps:
+                return Outcome.UNDECIDED, steps
+            theta, steps = theta - step_size * gradient, steps + 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_lanes_equal_a_plain_loop(rng, dtype):
+    points = rng.uniform(-3, 3, (300, 2)).astype(dtype)
+    sizes = np.array([0.05, 0.3, 0.6], dtype)
+    stopping = StoppingRule(loss_tol=1e-6, grad_tol=1e-3, max_steps=45)
+    result = gd.run(gd.gradient_descent(), product_loss, points, sizes, stopping)
+    expected = [[looped(p, s, stopping) for p in points] for s in sizes]
+    assert result.outcome.shape == (3, 300)
+    np.testing.assert_array_equal(result.outcome, [[e[0] for e in row] for row in expected])
+    agree = result.steps == np.array([[e[1] for e in row] for row in expected])
+    # Rounding differs in the last bit: in float32 a count may shift by one where a tolerance is just met.
+    assert agree.mean() == 1 if dtype == "float64" else agree.mean() > 0.99
+    with np.errstate(over="ignore"):
+        losses = [[product_loss(p) for p in row] for row in result.theta]
+    np.testing.assert_allclose(result.loss, losses, rtol=1e-4, atol=1e-9)
+
+
+def test_every_outcome_in_one_call_and_against_settle():
+    def loss(theta):  # a double well that pulls, is flat, or pushes out, according to the second parameter
+        x, kind = theta[0], theta[1]
+        return jnp.where(kind < 0, x**4, 0.25 * (x**2 - 1) ** 2 + 0.0 * kind)
+
+    step = 0.5
+    points = np.array([[0.9, 0.0], [0.3, 0.0], [5.0, -1.0], [np.inf, 0.0], [1e-300, 0.0]])
+    points = np.concatenate([points, [[0.5, 0.0]]])
+    steps = np.array([step, 1.2, step, step, step, 0.0001])
+    stopping = StoppingRule(max_steps=1000, max_period=4)
+    result = gd.run(gd.gradient_descent(), loss, points, steps, stopping, product=False)
+    names = [Outcome(code).name for code in result.outcome]
+    assert names == ["CONVERGED", "CYCLING", "DIVERGED", "NONFINITE", "UNDECIDED", "UNDECIDED"]
+    settle = jax.jit(lambda point, size: gd.settle(gd.gradient_descent(), loss, point, size, stopping))
+    for lane, (point, size) in enumerate(zip(points, steps, strict=True)):
+        end = settle(jnp.asarray(point), jnp.asarray(size))
+        assert (int(end.outcome), int(end.steps), int(end.period)) == (
+            result.outcome[lane], result.steps[lane], result.period[lane]
+        )  # fmt: skip
+    assert result.period.tolist()[1] == 2
+
+
+def test_the_initial_point_may_end_the_orbit():
+    points = np.array([[1.0, 1.0], [1e7, 0.0], [np.nan, 0.0], [2.0, 2.0]])
+    result = gd.run(gd.gradient_descent(), product_loss, points, 0.1, StoppingRule(max_steps=0))
+    assert result.outcome.tolist() == [Outcome.CONVERGED, Outcome.DIVERGED, Outcome.NONFINITE, Outcome.UNDECIDED]
+    assert not result.steps.any()
+    assert result.lane_steps == 0
+
+
+@pytest.mark.parametrize("cap", [31, 33, 129, 1001])
+def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
+    """Bitwise: outcome, count and end point, also where the cap is no multiple of the updates per test."""
+    points = gd.sampling.grid(BOX, (40, 40))
+    stopping = StoppingRule(loss_tol=1e-12, grad_tol=1e-10, max_steps=cap, max_period=8)
+    rule = gd.gradient_descent()
+    base = gd.run(rule, product_loss, points, 0.55, stopping)
+    assert len(np.unique(base.outcome)) >= 3
+    assert base.steps.max() == cap or cap > 1000
+    variants = [dict(block=16), dict(block=100), dict(tile=777), dict(block=48, tile=1200)]
+    results = [gd.run(rule, product_loss, points, 0.55, stopping, **variant) for variant in variants]
+    choose = _tuning.choose
+    for updates in (3, 16):
+        monkeypatch.setattr(
+            "gdstab.ensembles.choose", lambda *args, k=updates: choose(*args)._replace(updates_per_test=k)
+        )
+        results.append(gd.run(rule, product_loss, points, 0.55, stopping))
+    for other in results:
+        np.testing.assert_array_equal(other.outcome, base.outcome)
+        np.testing.assert_array_equal(other.steps, base.steps)
+        np.testing.assert_array_equal(other.period, base.period)
+        np.testing.assert_array_equal(other.theta, base.theta)
+
+
+def test_compaction_changes_nothing(monkeypatch):
+    points = gd.sampling.grid(BOX, (30, 30))
+    stopping = StoppingRule(max_steps=700, max_period=8)
+    base = gd.run(gd.gradient_descent(), product_loss, points, 0.5, stopping)
+    monkeypatch.setattr("gdstab.ensembles._tiles.stops", lambda max_steps: [(0, max_steps)])
+    other = gd.run(gd.gradient_descent(), product_loss, points, 0.5, stopping)
+    np.testing.assert_array_equal(other.outcome, base.outcome)
+    np.testing.assert_array_equal(other.steps, base.steps)
+
+
+def test_a_lane_is_counted_as_long_as_it_moves():
+    """In float32, a loss that rounding puts on either side of the tolerance must not freeze a lane and go on counting."""
+    source = gd.sampling.GridSource(BOX, (1000, 1000), dtype="float32", compact=True)
+    stopping = StoppingRule(loss_tol=1e-6, max_steps=2000)
+    result = gd.run(gd.gradient_descent(), gd.losses.ScalarProduct(scale=1.0), source, 0.3, stopping)
+    undecided = source.to_grid(result.outcome == Outcome.UNDECIDED)
+    assert undecided.any()
+    assert not (undecided & ~np.eye(1000, dtype=bool)[::-1]).any()  # only the anti-diagonal creeps to the saddle
+
+
+def test_permuting_lanes_permutes_results(rng):
+    points = rng.uniform(-3, 3, (500, 2))
+    order = rng.permutation(500)
+    stopping = StoppingRule(max_steps=300)
+    one = gd.run(gd.gradient_descent(), product_loss, points, 0.3, stopping)
+    two = gd.run(gd.gradient_descent(), product_loss, points[order], 0.3, stopping)
+    np.testing.assert_array_equal(one.steps[order], two.steps)
+    np.testing.assert_array_equal(one.theta[order], two.theta)
+
+
+def test_pytrees_momentum_and_lazy_sources(rng):
+    network = gd.losses.LinearNetwork(jnp.eye(2), jnp.array([[2.0, 0.0], [0.0, 1.0]]))
+    theta = tuple(rng.normal(0, 0.5, (40, 2, 2)) for _ in range(3))
+    rule = gd.from_optax(_momentum)
+    stopping = StoppingRule(loss_tol=1e-10, max_steps=2000, max_period=3)
+    result = gd.run(rule, network, theta, 0.02, stopping)
+    settle = jax.jit(lambda *w: gd.settle(rule, network, w, 0.02, stopping))
+    for lane in range(0, 40, 7):
+        end = settle(*(jnp.asarray(w[lane]) for w in theta))
+        assert int(end.outcome) == result.outcome[lane]
+        assert abs(int(end.steps) - result.steps[lane]) <= 1
+        for ours, theirs in zip(result.theta, end.theta, strict=True):
+            np.testing.assert_allclose(ours[lane], theirs, atol=1e-6)
+    source = gd.sampling.RandomSource.box(jax.random.key(3), 9000, BOX)
+    lazy = gd.run(gd.gradient_descent(), product_loss, source, jnp.array([0.1, 0.3]), stopping)
+    drawn = gd.run(
+        gd.gradient_descent(), product_loss, gd.sampling.box(jax.random.key(3), 9000, BOX), [0.1, 0.3], stopping
+    )
+    np.testing.assert_array_equal(lazy.outcome, drawn.outcome)
+
+
+def _momentum(step_size):
+    return optax.sgd(step_size, momentum=0.5)
+
+
+def test_sweeps_trace_once():
+    traces = 0
+
+    class Counted(eqx.Module):
+        target: float
+
+        def __call__(self, theta):
+            nonlocal traces
+            traces += 1
+            return (self.target - theta[0] * theta[1]) ** 2
+
+    stopping = StoppingRule(loss_tol=1e-8, max_steps=20)
+    points = np.ones((64, 2)) * 1.5
+    gd.run(gd.gradient_descent(), Counted(1.0), points, 0.1, stopping, keep=())
+    after_one = traces
+    for target, size, tol in ((2.0, 0.2, 1e-7), (3.0, 0.3, 1e-6)):
+        _kernel.compiled.cache_info()
+        gd.run(gd.gradient_descent(), Counted(target), points, size, StoppingRule(loss_tol=tol, max_steps=20), keep=())
+    per_run = 2  # the host's check of the loss, and the shapes of the result: neither compiles
+    assert traces - after_one <= 2 * per_run * 4
+
+
+def test_iter_run_yields_the_same_lanes_and_can_start_late():
+    points = gd.sampling.grid(BOX, (60, 50))
+    stopping = StoppingRule(max_steps=100)
+    whole = gd.run(gd.gradient_descent(), product_loss, points, 0.2, stopping)
+    tiles = list(
+        gd.ensembles.iter_run(gd.gradient_descent(), product_loss, points, 0.2, stopping, tile=700, start=1400)
+    )
+    assert tiles[0].start == 1400
+    assert tiles[-1].stop == 3000
+    np.testing.assert_array_equal(np.concatenate([tile.steps for tile in tiles]), whole.steps[1400:])
+    assert tiles[0].theta is None
+
+
+def test_progress_adds_up():
+    seen = []
+    points = gd.sampling.grid(BOX, (40, 40))
+    stopping = StoppingRule(max_steps=500)
+    result = gd.run(
+        gd.gradient_descent(), product_loss, points, 0.3, stopping, progress=lambda *pair: seen.append(pair)
+    )
+    assert sum(updates for _, updates in seen) == result.lane_steps == result.steps.sum()
+    assert sum(lanes for lanes, _ in seen) == np.count_nonzero(result.outcome)
+
+
+def test_result_as_xarray():
+    points = gd.sampling.grid(BOX, (5, 4))
+    dataset = gd.run(gd.gradient_descent(), product_loss, points, [0.1, 0.2], StoppingRule(max_steps=9)).to_xarray()
+    assert dataset.outcome.dims == ("step_size", "point")
+    assert dataset.step_size.values.tolist() == [0.1, 0.2]
+    assert dataset["theta"].shape == (2, 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(initial=np.zeros((0, 2))), "no points"),
+        (dict(initial=np.zeros((3, 2), int)), "floating-point"),
+        (dict(initial=1.0), "leading axis"),
+        (dict(initial=(np.zeros((3, 2)), np.zeros((4, 2)))), "leading axis"),
+        (dict(step_sizes=0.0), "positive"),
+        (dict(step_sizes=np.nan), "finite"),
+        (dict(step_sizes=np.ones((2, 2))), "vector"),
+        (dict(loss=lambda theta: theta), "scalar"),
+        (dict(loss=lambda theta: jnp.sum(theta).astype(int)), "float"),
+        (dict(keep=("speed",)), "keep"),
+        (dict(block=0), "block"),
+        (dict(step_sizes=np.ones(5), product=False), "one step size per point"),
+        (dict(stopping=StoppingRule(escape_radius=1e200)), "escape_radius"),
+    ],
+)
+def test_bad_input_is_refused_on_the_host(change, message):
+    good = dict(loss=product_loss, initial=np.ones((3, 2)), step_sizes=0.1, stopping=StoppingRule(max_steps=3))
+    args = {**good, **change}
+    with pytest.raises(ValueError, match=message):
+        gd.run(
+            gd.gradient_descent(),
+            args.pop("loss"),
+            args.pop("initial"),
+            args.pop("step_sizes"),
+            args.pop("stopping"),
+            **args,
+        )
+
+
+def test_map_points_equals_a_loop(rng):
+    points = rng.normal(size=(37, 3))
+    fn = lambda theta: {"hessian": jax.hessian(lambda t: jnp.sum(t**4))(theta), "norm": jnp.sum(theta**2)}
+    for chunk in (None, 5, 100):
+        result = gd.ensembles.map_points(fn, points, chunk=chunk)
+        np.testing.assert_allclose(result["hessian"], [np.diag(12 * p**2) for p in points])
+        np.testing.assert_allclose(result["norm"], (points**2).sum(1))
+    with pytest.raises(ValueError, match="empty"):
+        gd.ensembles.map_points(fn, points[:0])
