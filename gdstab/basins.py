@@ -1,0 +1,331 @@
+"""Basins on a grid: where descent ends from every cell of a plane, how large each basin is, and how surely."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int8, Int32, Int64
+
+from gdstab import ensembles
+from gdstab._types import LossFn
+from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.sampling import GridSource, grid
+from gdstab.updates import UpdateRule
+
+ORDER = (Outcome.CONVERGED, Outcome.CYCLING, Outcome.DIVERGED, Outcome.UNDECIDED, Outcome.NONFINITE)
+"""The order in which verdicts are reported."""
+
+
+class Patch(NamedTuple):
+    """Cells `start` to `stop` of a heatmap, in row-major order: what a run writes down as it goes."""
+
+    start: int
+    stop: int
+    outcome: Int8[np.ndarray, " cells"]
+    steps: Int32[np.ndarray, " cells"]
+    above_floor: Int64[np.ndarray, " some"]
+    lane_steps: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Heatmap:
+    """Verdict and number of updates for every cell of a plane; the first axis of the arrays is the first of the box."""
+
+    outcome: Int8[np.ndarray, "n0 n1"]
+    """An `Outcome` per cell, that of its centre."""
+    steps: Int32[np.ndarray, "n0 n1"]
+    """Updates until the verdict."""
+    above_floor: Int64[np.ndarray, " some"]
+    """Flat indices of the cells that converged by their gradient while the loss was not at its floor: see `refine`."""
+    source: GridSource
+    """The centres: `source(indices)` gives the initial points of those cells."""
+    step_size: float
+    box: tuple[tuple[float, float], tuple[float, float]]
+    axes: tuple[str, str]
+    """Names of the two axes, such as `x0` and `x1`."""
+    lane_steps: int
+    compile_seconds: float
+    run_seconds: float
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return self.outcome.size
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells per verdict."""
+        found = np.bincount(self.outcome.ravel(), minlength=len(Outcome))
+        return {verdict.name.lower(): int(found[verdict]) for verdict in ORDER}
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Share of the cells per verdict; they add up to one."""
+        return {name: count / self.cells for name, count in self.counts.items()}
+
+    @property
+    def cell_sides(self) -> tuple[float, float]:
+        """Width of a cell along both axes, in the coordinates of the box."""
+        (a, b), (c, d) = self.box
+        return (b - a) / self.outcome.shape[0], (d - c) / self.outcome.shape[1]
+
+    @property
+    def centres(self) -> tuple[Float[np.ndarray, " n0"], Float[np.ndarray, " n1"]]:
+        """Coordinates of the cell centres along both axes."""
+        dtype = self.source.tables[0].dtype
+        sides = zip(self.box, self.outcome.shape, strict=True)
+        return tuple(np.asarray(grid((side,), (n,), dtype=dtype))[:, 0] for side, n in sides)
+
+    @property
+    def area(self) -> float:
+        """Area of the cells that converged, in the coordinates of the box (saddles included, see `refine`)."""
+        return self.counts["converged"] * float(np.prod(self.cell_sides))
+
+    @property
+    def area_bracket(self) -> tuple[float, float]:
+        """Area of the cells whose eight neighbours converged too, and of all that converged or touch one that did.
+
+        It brackets the basin's area if its edge only runs through cells whose neighbourhood holds two verdicts: the
+        grid resolves it. Cells on the rim have the neighbours inside the box only; undecided is not converged.
+        """
+        converged = self.outcome == Outcome.CONVERGED
+        inner = ~_spread(~converged)
+        cell = float(np.prod(self.cell_sides))
+        return int(inner.sum()) * cell, int(_spread(converged).sum()) * cell
+
+    def to_xarray(self):
+        """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
+        import xarray as xr  # noqa: PLC0415 (only needed here)
+
+        meanings = {
+            "flag_values": [int(v) for v in Outcome],
+            "flag_meanings": " ".join(v.name.lower() for v in Outcome),
+        }
+        data = {
+            "outcome": (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings}),
+            "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
+            "above_floor": ("cell", self.above_floor, {"long_name": "converged by the gradient, loss above its floor"}),
+        }
+        numbers = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
+        attrs = {name: getattr(self, name) for name in numbers}
+        return xr.Dataset(data, dict(zip(self.axes, self.centres, strict=True)), attrs)
+
+
+def heatmap(
+    rule: UpdateRule,
+    loss: LossFn,
+    step_size,
+    *,
+    box,
+    resolution,
+    stopping: StoppingRule,
+    plane=None,
+    dim: int | None = None,
+    dtype=None,
+    block: int | None = None,
+    tile: int = ensembles.TILE,
+    devices=None,
+    progress: Callable[[int, int], None] | None = None,
+    finished: Iterable[Patch] = (),
+    on_patch: Callable[[Patch], None] | None = None,
+) -> Heatmap:
+    """Run one orbit from the centre of every cell of a rectangle in a plane of parameter space.
+
+    Parameters
+    ----------
+    rule, loss, step_size, stopping
+        As in `ensembles.run`, with a loss of one vector `[dim]` and a single step size.
+    box, resolution
+        `((low, high), (low, high))` and the number of cells along each axis.
+    plane
+        Two indices of parameters, the others being 0, or `(point, first, second)`: the plane through a point of
+        `[dim]` along two directions, whose coefficients are the coordinates of the box. By default the first two
+        parameters.
+    dim
+        Number of parameters; by default those that the plane names, and 2 at least.
+    dtype
+        Of the parameters; by default the widest that JAX has enabled.
+    block, tile, devices, progress
+        As in `ensembles.iter_run`; they never change a verdict.
+    finished, on_patch
+        Patches of an earlier run, in order from cell 0 on, that need not be run again; and what to call with every
+        new patch.
+
+    Raises
+    ------
+    ValueError
+        If the box is empty, a resolution is not positive, the step size is no positive number, or the plane is none.
+
+    Examples
+    --------
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda theta: (1 - theta[0] * theta[1]) ** 2
+    >>> result = heatmap(
+    ...     gradient_descent(), loss, 0.3, box=((-4, 4), (-4, 4)), resolution=(20, 20),
+    ...     stopping=StoppingRule(grad_tol=1e-10),
+    ... )
+    >>> result.counts["converged"], result.counts["diverged"], result.cells
+    (122, 278, 400)
+    """
+    begin = time.perf_counter()
+    sides = tuple(tuple(side) for side in check_box(box, 2).tolist())
+    shape = check_resolution(resolution, 2)
+    dtype = check_dtype(dtype)
+    step_size = _one_step_size(step_size, dtype)
+    origin, directions, axes = parse_plane(plane, dim)
+    source = GridSource(sides, shape, origin, directions, dtype)
+    room = _Room(shape[0] * shape[1], finished)
+    parts = ensembles.iter_run(
+        rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
+        progress=progress, start=room.filled,
+    )  # fmt: skip
+    compile_seconds = _fill(room, parts, getattr(loss, "loss_floor", 0.0), stopping.loss_tol, on_patch)
+    return Heatmap(
+        outcome=room.outcome.reshape(shape),
+        steps=room.steps.reshape(shape),
+        above_floor=np.concatenate([np.zeros(0, np.int64), *room.above_floor]),
+        source=source,
+        step_size=step_size,
+        box=sides,
+        axes=axes,
+        lane_steps=room.lane_steps,
+        compile_seconds=compile_seconds,
+        run_seconds=time.perf_counter() - begin - compile_seconds,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kinds:
+    """What the converged cells converged to: numbers of cells, and the verdict of those that needed a Hessian."""
+
+    counts: dict[str, int]
+    """Converged cells per kind: minimum, strict_saddle, degenerate."""
+    cells: Int64[np.ndarray, " some"]
+    """Flat indices of the cells that were classified by their Hessian."""
+    kind: Int8[np.ndarray, " some"]
+    inertia: Int32[np.ndarray, "some 3"]
+    """Numbers of negative, zero and positive eigenvalues."""
+
+
+def refine(
+    rule: UpdateRule,
+    loss: LossFn,
+    result: Heatmap,
+    *,
+    stopping: StoppingRule,
+    classify: Callable,
+    kinds: Iterable,
+    chunk: int = 2**18,
+) -> Kinds:
+    """Tell converged cells apart by the inertia of the Hessian where their orbits ended.
+
+    A cell whose loss is within `loss_tol` of its floor is a minimum; only the others (`result.above_floor`) are run
+    again, to the same end, and given to `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as
+    `stability.classify`. `kinds` is its enumeration, whose lower-case names are the keys of the counts.
+    """
+    names = {int(kind): kind.name.lower() for kind in kinds}
+    cells = result.above_floor
+    found = []
+    for start in range(0, cells.size, chunk):
+        points = result.source(jnp.asarray(cells[start : start + chunk]))
+        ends = ensembles.run(rule, loss, points, result.step_size, stopping, keep=("theta",)).theta
+        kind, inertia = ensembles.map_points(lambda theta: classify(loss, theta), ends)
+        found.append((np.asarray(kind, np.int8), np.stack(inertia, axis=-1).astype(np.int32)))
+    kind = np.concatenate([np.zeros(0, np.int8), *(k for k, _ in found)])
+    inertia = np.concatenate([np.zeros((0, 3), np.int32), *(i for _, i in found)])
+    counts = dict.fromkeys(names.values(), 0)
+    counts["minimum"] += result.counts["converged"] - cells.size
+    for value, number in zip(*np.unique(kind, return_counts=True), strict=True):
+        counts[names[int(value)]] += int(number)
+    return Kinds(counts, cells, kind, inertia)
+
+
+class _Room:
+    """The arrays of a heatmap, flat, as patches fill them from the front."""
+
+    def __init__(self, cells: int, finished: Iterable[Patch]):
+        self.outcome = np.full(cells, Outcome.UNDECIDED, np.int8)
+        self.steps = np.zeros(cells, np.int32)
+        self.above_floor, self.lane_steps, self.filled = [], 0, 0
+        for patch in finished:
+            self.put(patch)
+
+    def put(self, patch: Patch) -> None:
+        if patch.start != self.filled or not patch.start < patch.stop <= self.outcome.size:
+            raise ValueError(
+                f"expected the patch that begins at cell {self.filled} of {self.outcome.size}, but got cells "
+                f"{patch.start} to {patch.stop}; give the patches in order, from the first cell on, without gaps"
+            )
+        self.outcome[patch.start : patch.stop] = patch.outcome
+        self.steps[patch.start : patch.stop] = patch.steps
+        self.above_floor.append(patch.above_floor)
+        self.lane_steps += patch.lane_steps
+        self.filled = patch.stop
+
+
+def _fill(room: _Room, parts: Iterable[ensembles.Tile], floor, loss_tol, on_patch: Callable | None) -> float:
+    """Put the tiles of a run into the room, one by one; seconds of compilation."""
+    compile_seconds = 0.0
+    for part in parts:
+        high = (part.outcome == Outcome.CONVERGED) & ~_at_floor(part.loss, floor, loss_tol)
+        above_floor = part.start + np.flatnonzero(high)
+        patch = Patch(part.start, part.stop, part.outcome, part.steps, above_floor, part.lane_steps)
+        room.put(patch)
+        compile_seconds += part.compile_seconds
+        if on_patch is not None:
+            on_patch(patch)
+    return compile_seconds
+
+
+def _one_step_size(step_size, dtype) -> float:
+    if np.ndim(step_size) != 0:
+        raise ValueError(
+            f"expected one step size, got shape {np.shape(step_size)}; draw one heatmap for each, or use "
+            "ensembles.run, which takes a vector of them"
+        )
+    return float(check_step_sizes(step_size, dtype))
+
+
+def parse_plane(plane, dim: int | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
+    """Origin `[dim]`, two directions `[2, dim]`, and the names of the two axes; see `heatmap`.
+
+    >>> parse_plane((2, 0))[1].tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    plane = (0, 1) if plane is None else tuple(plane)
+    if len(plane) == 3:
+        point, *directions = (np.asarray(part, np.float64) for part in plane)
+        size = len(point) if dim is None else dim
+        directions = np.stack(directions) if len({part.shape for part in directions}) == 1 else np.zeros((2, 0))
+        usable = point.shape == (size,) and directions.shape == (2, size) and np.linalg.matrix_rank(directions) == 2
+        if not (usable and np.isfinite(point).all() and np.isfinite(directions).all()):
+            raise ValueError(
+                f"a plane is (point, first, second), three vectors of {size} finite numbers with the directions "
+                f"linearly independent, but got {plane}"
+            )
+        return point, directions, ("s0", "s1")
+    if len(plane) != 2 or any(np.ndim(i) or i != int(i) or i < 0 for i in plane) or plane[0] == plane[1]:
+        raise ValueError(f"a plane is two different indices of parameters, or (point, first, second), but got {plane}")
+    i, j = (int(index) for index in plane)
+    size = max(i, j, 1) + 1 if dim is None else dim
+    if max(i, j) >= size:
+        raise ValueError(f"the plane names parameter {max(i, j)}, but there are {size}: use indices 0 to {size - 1}")
+    return np.zeros(size), np.eye(size)[[i, j]], (f"x{i}", f"x{j}")
+
+
+def _at_floor(loss, floor, loss_tol):
+    """As the stopping rule asks it; in the loss's own dtype."""
+    if loss_tol is None:
+        return np.zeros(loss.shape, bool)
+    return loss - loss.dtype.type(float(floor)) <= loss.dtype.type(loss_tol)
+
+
+def _spread(cells):
+    """The cells and their neighbours, up to eight."""
+    wide = np.pad(cells, 1)
+    rows = wide[:-2] | wide[1:-1] | wide[2:]
+    return rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:]

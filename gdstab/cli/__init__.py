@@ -1,0 +1,59 @@
+"""The command line: one sub-command per study, its parser built only when that study is asked for.
+
+Nothing here imports JAX, NumPy or tyro before it is known that they are needed: `gdstab --help` is instant.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
+    "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
+    "info": "devices, versions, precision, cores",
+}
+"""Each is a module `gdstab.cli.<name>` with `main(arguments) -> exit code`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code: 0 if all went well, 2 if what was asked cannot be done, 130 if it was stopped."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(importlib.import_module("gdstab").__version__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(_unknown(arguments[0]), file=sys.stderr)
+        return 2
+    try:
+        return importlib.import_module(f"gdstab.cli.{arguments[0]}").main(arguments[1:])
+    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
+        print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"gdstab {arguments[0]}: stopped; run it again with --resume to go on", file=sys.stderr)
+        return 130
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join([
+        "usage: gdstab COMMAND [options] [loss:NAME --loss.OPTION ...]",
+        "",
+        "A laboratory for gradient descent as a discrete dynamical system.",
+        "",
+        *lines,
+        "",
+        "`gdstab COMMAND --help` lists the options of a command and the losses; `gdstab --version` prints the version.",
+    ])  # fmt: skip
+
+
+def _unknown(name: str) -> str:
+    import difflib  # noqa: PLC0415 (only for this message)
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"gdstab: there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."

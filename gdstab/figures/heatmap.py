@@ -1,0 +1,122 @@
+"""Figure 1(a) of paper A: how many updates until convergence, and where there is none."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from gdstab.basins import Heatmap
+from gdstab.figures import style
+from gdstab.outcomes import Outcome
+
+LABELS = {
+    Outcome.DIVERGED: "diverges",
+    Outcome.CYCLING: "cycle",
+    Outcome.UNDECIDED: "undecided",
+    Outcome.NONFINITE: "not finite",
+}
+
+
+class Overlay(NamedTuple):
+    """Curves to lay over a heatmap: each a sequence of polylines `[points, 2]` in the coordinates of its box."""
+
+    minima: Sequence[np.ndarray] = ()
+    stable: Sequence[np.ndarray] = ()  # the part of the minima that is linearly stable
+    ellipse: Sequence[np.ndarray] = ()  # the exact boundary of the basin
+
+
+def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | None = None) -> Figure:  # noqa: B008
+    """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own."""
+    with style.style():
+        figure = style.new_figure(5.6, 5.0)
+        axes = figure.add_subplot()
+        (left, right), (bottom, top) = result.box
+        norm = _norm(result)
+        # As an image of colours, so that cells are averaged as they are seen where a pixel holds several.
+        axes.imshow(
+            _colours(result, norm).swapaxes(0, 1),
+            origin="lower",
+            extent=(left, right, bottom, top),
+            interpolation="antialiased",
+            rasterized=True,
+        )
+        entries = _draw_curves(axes, overlay)
+        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+        axes.set_xlabel(_math(result.axes[0]))
+        axes.set_ylabel(_math(result.axes[1]))
+        axes.set_title(title or rf"$\eta = {result.step_size:g}$")
+        if result.counts["converged"]:
+            image = ScalarMappable(norm, style.ITERATIONS)
+            bar = figure.colorbar(image, ax=axes, shrink=0.86, aspect=28, pad=0.02, extend=_extend(result, norm))
+            bar.set_label("updates until convergence")
+            bar.set_ticks([n * 10**e for e in range(10) for n in (1, 2, 5) if norm.vmin <= n * 10**e <= norm.vmax])
+            bar.ax.yaxis.set_major_formatter("{x:g}")
+            bar.minorticks_off()
+        present = [verdict for verdict in LABELS if result.counts[verdict.name.lower()]]
+        entries += [(_swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
+        if entries:
+            handles, labels = zip(*entries, strict=True)
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4), handlelength=2.4)
+    return figure
+
+
+def _swatch(colour: str) -> Patch:
+    return Patch(facecolor=colour, edgecolor="black", linewidth=0.5)
+
+
+def _norm(result: Heatmap) -> LogNorm:
+    """Without the fastest and the slowest cell in a thousand, which would leave little contrast to all others."""
+    steps = result.steps[result.outcome == Outcome.CONVERGED]
+    if not steps.size:
+        return LogNorm(1, 10)
+    low, high = np.quantile(np.maximum(steps, 1), (0.001, 0.999))
+    return LogNorm(low, max(high, 2 * low))
+
+
+def _extend(result: Heatmap, norm: LogNorm) -> str:
+    """Which ends of the colour bar have cells beyond them."""
+    steps = np.maximum(result.steps[result.outcome == Outcome.CONVERGED], 1)
+    below, above = steps.min() < norm.vmin, steps.max() > norm.vmax
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
+
+
+def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
+    """Colours `[n0, n1, 3]`, 8 bits each."""
+    picture = (255 * style.ITERATIONS(norm(np.maximum(result.steps, 1)))[..., :3] + 0.5).astype(np.uint8)
+    for verdict, colour in style.OUTCOME_COLOURS.items():
+        picture[result.outcome == verdict] = np.round(255 * np.array(to_rgb(colour)))
+    return picture
+
+
+def _math(name: str) -> str:
+    """`x0` as $x_0$; a loss of two parameters has the names of the paper."""
+    return f"${name[0]}_{{{name[1:]}}}$"
+
+
+def _draw_curves(axes: Axes, overlay: Overlay) -> list:
+    """Draw the curves, each with an edge that sets it off; their entries of the legend."""
+    solid = {"color": style.MINIMA, "linewidth": 1.5}
+    track = {"color": style.MINIMA, "linewidth": 3.0, "solid_capstyle": "butt"}
+    dashes = {"color": "white", "linewidth": 1.7, "linestyle": (0, (2.4, 1.6)), "dash_capstyle": "butt"}
+    edge = {"color": style.ELLIPSE, "linewidth": 1.4}
+    for line in overlay.ellipse:
+        axes.plot(*line.T, **edge, path_effects=style.casing("white", 2.6))
+    for line in overlay.minima:
+        axes.plot(*line.T, **solid, path_effects=style.casing("white", 2.7))
+    for line in overlay.stable:  # dashes on a black track, legible on any ground
+        axes.plot(*line.T, **track, path_effects=style.casing("white", 4.0))
+        axes.plot(*line.T, **dashes)
+    entries = []
+    if len(overlay.minima):
+        entries.append((Line2D([], [], **solid), "minima"))
+    if len(overlay.stable):
+        entries.append(((Line2D([], [], **track), Line2D([], [], **dashes)), "stable minima"))
+    if len(overlay.ellipse):
+        entries.append((Line2D([], [], **edge), "trapping ellipse (exact)"))
+    return entries

@@ -1,0 +1,153 @@
+"""From options to the things themselves: the loss and its number of parameters, the stopping rule, the plane."""
+
+import hashlib
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdstab import losses
+from gdstab._types import LossFn, Point, Scalar
+from gdstab.outcomes import StoppingRule
+from gdstab.studies import options as opt
+
+
+class Flattened(eqx.Module):
+    """A loss of several matrices as a loss of one vector, which holds their entries one after the other."""
+
+    loss: Callable
+    loss_floor: float
+    shapes: tuple[tuple[int, int], ...] = eqx.field(static=True)
+
+    def __call__(self, theta: Point) -> Scalar:
+        """The loss at one point."""
+        matrices, start = [], 0
+        for shape in self.shapes:
+            stop = start + math.prod(shape)
+            matrices.append(theta[start:stop].reshape(shape))
+            start = stop
+        return self.loss(tuple(matrices))
+
+
+class WithFloor(eqx.Module):
+    """A user's function, and its infimum."""
+
+    loss: Callable
+    loss_floor: float
+
+    def __call__(self, theta: Point):
+        """Whatever the function returns: `check_loss` says what is wrong with it."""
+        return self.loss(theta)
+
+
+def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
+    """The loss as a function of one vector, and the length of that vector.
+
+    >>> build_loss(opt.Vector(dim=3))[1]
+    6
+    """
+    if type(loss) not in _BUILDERS:
+        raise ValueError(f"expected the options of a loss, such as options.Scalar(), but got {loss!r}")
+    return _BUILDERS[type(loss)](loss)
+
+
+def build_stopping(options: opt.Heatmap | opt.Orbit) -> StoppingRule:
+    """The rule that ends every orbit."""
+    names = ("loss_tol", "grad_tol", "escape_radius", "max_steps", "max_period")
+    return StoppingRule(**{name: getattr(options, name) for name in names})
+
+
+def build_plane(plane: tuple[float, ...], dim: int):
+    """Two indices, or a point and two directions, from the numbers of `--plane`; None for the first two parameters."""
+    if not plane:
+        return None
+    if len(plane) == 2:
+        if any(number != int(number) for number in plane):
+            raise ValueError(f"--plane with two numbers takes two indices of parameters, but got {plane}")
+        return tuple(int(number) for number in plane)
+    if len(plane) != 3 * dim:
+        raise ValueError(
+            f"--plane takes two indices, or a point and two directions of {dim} numbers each ({3 * dim} in all), "
+            f"but got {len(plane)} numbers"
+        )
+    return tuple(np.reshape(plane, (3, dim)))
+
+
+def configuration(options) -> dict:
+    """As `options.configuration`; a user's own loss is known by the text of its file, wherever that lies."""
+    found = opt.configuration(options)
+    if isinstance(options.loss, opt.Custom):
+        path, _ = _split(options.loss.path)
+        found["loss"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def load_function(path: str) -> Callable:
+    """The function named by `FILE.py:FUNCTION`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file or function in it, or if the file itself fails.
+    """
+    file, name = _split(path)
+    spec = importlib.util.spec_from_file_location(f"gdstab_user_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        there = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise ValueError(f"{file} has no function {name!r}; it has {', '.join(there) or 'none'}")
+    return found
+
+
+def _split(path: str) -> tuple[Path, str]:
+    file, colon, name = path.rpartition(":")
+    if not (colon and file.endswith(".py") and name):
+        raise ValueError(f"--loss.path takes FILE.py:FUNCTION, such as my.py:fn, but got {path!r}")
+    if not Path(file).is_file():
+        raise ValueError(f"--loss.path names the file {file}, which is not there")
+    return Path(file), name
+
+
+def _linear_network(options: opt.Linear) -> tuple[LossFn, int]:
+    """Inputs are the unit vectors, so that X X^T = I; the teacher has normal entries of variance 1 / d_in."""
+    widths = options.widths
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"--loss.widths takes at least two positive widths, from inputs to outputs, but got {widths}")
+    draw = np.random.default_rng(options.seed).standard_normal((widths[-1], widths[0])) / math.sqrt(widths[0])
+    dtype = jnp.result_type(float)
+    network = losses.LinearNetwork(jnp.eye(widths[0], dtype=dtype), jnp.asarray(draw, dtype), options.scale)
+    shapes = tuple(zip(widths[1:], widths[:-1], strict=True))
+    floor = float(network.floor(tuple(jnp.zeros(shape, dtype) for shape in shapes)))
+    return Flattened(network, floor, shapes), sum(math.prod(shape) for shape in shapes)
+
+
+def check_precision(precision: int) -> np.dtype:
+    """The dtype for 32 or 64 bits, refused where JAX has it disabled."""
+    if precision == 64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "64 bits were asked for, but JAX has them disabled: call jax.config.update('jax_enable_x64', True) before "
+            "anything else (or set JAX_ENABLE_X64=1), or ask for precision=32."
+        )
+    return np.dtype(f"float{precision}")
+
+
+_BUILDERS = {
+    opt.Scalar: lambda o: (losses.ScalarProduct(o.depth, o.target, o.scale), o.depth),
+    opt.Vector: lambda o: (losses.VectorProduct(o.dim, o.target, o.scale), 2 * o.dim),
+    opt.Linear: _linear_network,
+    opt.Quadratic: lambda o: (losses.Quadratic(jnp.diag(jnp.asarray(o.curvatures, float))), len(o.curvatures)),
+    opt.Rosenbrock: lambda _: (losses.Rosenbrock(), 2),
+    opt.Himmelblau: lambda _: (losses.Himmelblau(), 2),
+    opt.Doublewell: lambda _: (losses.DoubleWell(), 2),
+    opt.Custom: lambda o: (WithFloor(load_function(o.path), o.floor), o.dim),
+}

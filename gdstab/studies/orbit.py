@@ -1,0 +1,147 @@
+"""The study behind Figure 2 of paper A: single orbits, one panel for each step size, and where they end."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gdstab import ensembles, figures, orbits, records, updates
+from gdstab._validate import check_box, check_count, check_loss, check_step_sizes
+from gdstab.outcomes import Outcome
+from gdstab.sampling import GridSource
+from gdstab.studies import building
+from gdstab.studies.heatmap import hyperbola
+from gdstab.studies.options import Orbit, Scalar
+
+FAN = ((0.074, 0.76), (0.30, 0.86), (0.72, 0.60), (0.90, 0.12), (0.556, 0.10), (0.16, 0.22))
+"""Where the default orbits of a panel begin, as shares of its box."""
+
+
+class Study(NamedTuple):
+    """A complete run on disk; its `dataset` holds the orbits."""
+
+    record: records.Record
+    fresh: bool  # made just now, not read back
+
+
+def run(options: Orbit) -> Study:
+    """Follow every orbit, say how it ends, draw the panels; or read the run back where it is complete."""
+    dtype = building.check_precision(options.precision)
+    loss, dim = building.build_loss(options.loss)
+    step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
+    check_count(options.num_steps, "num_steps", least=0)
+    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    boxes = _boxes(options)
+    starts = _starts(options, boxes, dim).astype(dtype)
+    stopping = building.build_stopping(options)
+    record = records.begin(
+        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
+    )
+    if record.complete:
+        return Study(record, fresh=False)
+    rule = updates.gradient_descent()
+    ends = [ensembles.run(rule, loss, points, step, stopping) for points, step in zip(starts, step_sizes, strict=True)]
+    paths = np.stack([
+        follow(rule, loss, points, step, options.num_steps) for points, step in zip(starts, step_sizes, strict=True)
+    ])  # fmt: skip
+    dataset = _dataset(step_sizes, paths, ends)
+    provenance = records.provenance(dtype)
+    record.write_dataset(dataset.assign_attrs(provenance=provenance))
+    panels = [
+        figures.Panel(
+            step_size=float(step), box=box, paths=[path[:, :2] for path in panel_paths],
+            attractors=_cycles(rule, loss, end, step), overlay=_overlay(options, float(step), box),
+            background=_background(loss, box, dtype) if dim == 2 else None,
+        )
+        for step, box, panel_paths, end in zip(step_sizes, boxes, paths, ends, strict=True)
+    ]  # fmt: skip
+    figures.save(figures.draw_trajectories(panels), record.path)
+    return Study(record.finish({"orbits": _table(step_sizes, starts, ends), "provenance": provenance}), fresh=True)
+
+
+def follow(rule, loss, starts, step_size, num_steps: int) -> np.ndarray:
+    """Orbits `[points, num_steps + 1, dim]`, the initial points first; one that leaves runs into inf and nan."""
+    path = orbits.rollout(rule, num_steps)
+    step_size = jnp.asarray(step_size, starts.dtype)
+
+    def walk(theta):
+        return path(loss, rule.init(theta, step_size), step_size)[1]
+
+    return np.concatenate([starts[:, None], ensembles.map_points(walk, starts)], axis=1)
+
+
+def _boxes(options: Orbit) -> list:
+    """One box for each step size; a single box serves all."""
+    boxes = list(options.boxes) * (len(options.step_sizes) if len(options.boxes) == 1 else 1)
+    if len(boxes) != len(options.step_sizes):
+        raise ValueError(
+            f"expected one box for each of the {len(options.step_sizes)} step sizes, or one for all, but got "
+            f"{len(boxes)}: give --boxes four numbers per panel"
+        )
+    return [tuple(map(tuple, check_box(box, 2).tolist())) for box in boxes]
+
+
+def _starts(options: Orbit, boxes, dim: int) -> np.ndarray:
+    """Initial points `[panels, orbits, dim]`."""
+    if options.start:
+        if len(options.start) % dim:
+            raise ValueError(f"--start takes points of {dim} numbers each, but got {len(options.start)} numbers")
+        points = np.reshape(options.start, (1, -1, dim))
+        return np.repeat(points, len(boxes), axis=0)
+    if dim != 2:
+        raise ValueError(f"the loss has {dim} parameters: give the initial points with --start, {dim} numbers each")
+    sides = np.asarray(boxes, float)  # [panels, 2, 2]
+    return sides[:, None, :, 0] + np.asarray(FAN) * (sides[:, None, :, 1] - sides[:, None, :, 0])
+
+
+def _dataset(step_sizes, paths, ends) -> xr.Dataset:
+    dims = ("step_size", "orbit")
+    data = {name: (dims, np.stack([getattr(end, name) for end in ends])) for name in ("outcome", "steps", "period")}
+    data |= {
+        "theta": ((*dims, "step", "coordinate"), paths),
+        "end": ((*dims, "coordinate"), np.stack([end.theta for end in ends])),
+        "end_loss": (dims, np.stack([end.loss for end in ends])),
+    }
+    names = " ".join(verdict.name.lower() for verdict in Outcome)
+    data["outcome"] += ({"flag_values": [int(verdict) for verdict in Outcome], "flag_meanings": names},)
+    return xr.Dataset(data, {"step_size": step_sizes, "step": np.arange(paths.shape[2])})
+
+
+def _table(step_sizes, starts, ends) -> list[dict]:
+    """One row per orbit, as plain numbers; what is not finite is null."""
+    rows = []
+    for step, points, end in zip(step_sizes, starts, ends, strict=True):
+        for i, start in enumerate(points):
+            last = [float(x) if np.isfinite(x) else None for x in (*end.theta[i], end.loss[i])]
+            rows.append({
+                "step_size": float(step), "start": start.tolist(), "outcome": Outcome(int(end.outcome[i])).name.lower(),
+                "steps": int(end.steps[i]), "period": int(end.period[i]), "end": last[:-1], "loss": last[-1],
+            })  # fmt: skip
+    return rows
+
+
+def _cycles(rule, loss, end, step_size) -> list[np.ndarray]:
+    """The different cycles that orbits ended in, `[period, 2]` each."""
+    found = []
+    for theta, period in zip(end.theta, end.period, strict=True):
+        if period and not any(np.linalg.norm(theta[:2] - cycle, axis=1).min() < 1e-3 for cycle in found):
+            found.append(follow(rule, loss, theta[None], step_size, int(period) - 1)[0][:, :2])
+    return found
+
+
+def _overlay(options: Orbit, step_size: float, box) -> figures.Overlay:
+    loss = options.loss
+    if not (isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0):
+        return figures.Overlay()
+    return figures.Overlay(*hyperbola(step_size, box, loss.target, loss.scale))
+
+
+def _background(loss, box, dtype, num: int = 160):
+    """The loss above its floor on a grid of the panel."""
+    grid = GridSource(box, (num, num), dtype=dtype)
+    points = grid(jnp.arange(num * num))
+    excess = ensembles.map_points(loss, points) - float(getattr(loss, "loss_floor", 0.0))
+    x, y = np.asarray(points).reshape(num, num, 2).transpose(2, 0, 1)
+    return x[:, 0], y[0], excess.reshape(num, num).T

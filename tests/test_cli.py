@@ -1,0 +1,193 @@
+"""The command line: fast help, the syntax, exit codes, one clear message for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from gdstab.cli import COMMANDS, main, process
+from gdstab.studies import options
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--resolution", "20", "20", "--max-steps", "2000"]
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_process_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help_imports_neither_jax_nor_the_parser(arguments):
+    code = f"""import sys; from gdstab.__main__ import main; code = main({arguments!r})
+print(code, sorted({{"jax", "numpy", "tyro", "matplotlib"}} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_the_options_import_neither_jax_nor_numpy():
+    code = """import sys, gdstab.studies.options
+print(sorted({"jax", "numpy", "tyro"} & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_line_of_the_issue_is_the_default():
+    line = (
+        "--step-size 0.3 --box -4 4 -4 4 --resolution 1000 1000 --max-steps 100000 --loss-tol 1e-12 --grad-tol 1e-10 "
+        "--escape-radius 1e6 --precision 64 --max-period 8 --out runs/heatmap loss:scalar --loss.scale 1.0"
+    )
+    assert process.parse(options.Heatmap, line.split(), "heatmap") == options.Heatmap()
+    assert process.parse(options.Heatmap, [], "heatmap") == options.Heatmap()
+
+
+def test_negative_numbers_flags_and_none():
+    words = "--box -1e-3 -.5e-3 -2 -1 --no-ellipse --grad-tol None --plane 0 0 -1 0 0 1 loss:custom --loss.path a.py:f"
+    asked = process.parse(options.Heatmap, words.split(), "heatmap")
+    assert asked.box == ((-0.001, -0.0005), (-2.0, -1.0))
+    assert (asked.ellipse, asked.grad_tol, asked.plane) == (False, None, (0, 0, -1, 0, 0, 1))
+    assert asked.loss == options.Custom("a.py:f", 2)
+
+
+def test_heatmap_then_again(tmp_path, capsys):
+    words = ["heatmap", *SMALL, "--out", "run"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    assert "converged to: 114 minimum, 8 strict saddle" in first.out
+    assert "400 lanes" in first.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["cells"] == 400
+    assert summary["configuration"]["loss"] == {"name": "scalar", "depth": 2, "target": 1.0, "scale": 1.0}
+    assert list((tmp_path / "cache").rglob("*"))
+    assert main(words) == 0
+    second = capsys.readouterr()
+    assert "complete already" in second.out
+    assert second.out.splitlines()[:10] == first.out.splitlines()[:10]
+    assert main([*words, "--step-size", "0.2"]) == 2
+    assert "differs in step_size" in capsys.readouterr().err
+    assert main([*words, "--step-size", "0.2", "--overwrite"]) == 0
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    cache = tmp_path / "cache"
+    found = []
+    for out in ("a", "b"):
+        words = [sys.executable, "-m", "gdstab", "heatmap", *SMALL, "--out", str(tmp_path / out)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+        found.append(sorted(path.name for path in cache.rglob("*-cache")))
+    assert found[0] == found[1] != []
+
+
+def test_precision_32(tmp_path):
+    assert main(["heatmap", *SMALL, "--precision", "32", "--out", "run"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["provenance"]["dtype"] == "float32"
+
+
+def test_orbit_prints_its_steps(capsys):
+    line = "orbit --step-sizes 0.4 --boxes -1 3 -1 3 --start 2 1 --num-steps 2 --out run"
+    words = line.split()
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["step", "x0", "x1"],
+        ["0", "2", "1"],
+        ["1", "1.6", "0.2"],
+        ["2", "1.6544", "0.6352"],
+    ]
+    assert "converged" in lines[-2]
+    assert main(words) == 0
+
+
+def test_info(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for word in ("jax", "device_kind", "cores", "float64", "highest", "compilation_cache"):
+        assert word in out
+
+
+def test_a_users_own_loss(tmp_path, capsys):
+    (tmp_path / "my.py").write_text("def fn(theta):\n    return (1 - theta[0] * theta[1]) ** 2\n")
+    words = ["heatmap", *SMALL, "--out", "run", "loss:custom", "--loss.path", "my.py:fn", "--loss.dim", "2"]
+    assert main(words) == 0
+    assert "114 minimum, 8 strict saddle" in capsys.readouterr().out
+    (tmp_path / "my.py").write_text("def fn(theta):\n    return (2 - theta[0] * theta[1]) ** 2\n")
+    assert main(words) == 2
+    assert "differs in loss.sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "message"),
+    [
+        ("", "gone.py:fn", "not there"),
+        ("", "my.py", "FILE.py:FUNCTION"),
+        ("def other(theta): ...", "my.py:fn", "no function 'fn'; it has other"),
+        ("import nothing_of_that_name", "my.py:fn", "cannot be imported"),
+        ("def fn(theta): return theta", "my.py:fn", "scalar"),
+        ("def fn(theta): return 3", "my.py:fn", "number"),
+        ("def fn(theta): return theta[0].astype(int)", "my.py:fn", "floating"),
+        ("def fn(theta): return theta.nothing", "my.py:fn", "AttributeError"),
+    ],
+)
+def test_a_bad_loss_of_the_users_own(text, path, message, tmp_path, capsys):
+    (tmp_path / "my.py").write_text(text)
+    assert main(["heatmap", *SMALL, "--out", "run", "loss:custom", "--loss.path", path]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--step-size -1", "positive"),
+        ("--step-size nan", "positive"),
+        ("--box 4 -4 -4 4", "low < high"),
+        ("--resolution 0 10", "at least 1"),
+        ("--resolution 2000000000 2000000000", "lower the resolution"),
+        ("--plane 0 7", "there are 2"),
+        ("--plane 0 1 0", "--plane"),
+        ("--max-steps -1", "max_steps"),
+        ("--max-period 1", "max_period"),
+        ("--out file/run", "cannot"),
+        ("--out .", "holds files, but no run"),
+    ],
+)
+def test_bad_input_ends_with_one_message(words, message, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    extra = [] if "--out" in words else ["--out", "run"]
+    assert main(["heatmap", *words.split(), *extra]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_commands_and_options(capsys):
+    assert main(["heatmpa"]) == 2
+    assert "Did you mean heatmap?" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["heatmap", "--stepsize", "3"])
+    assert stopped.value.code == 2
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip()

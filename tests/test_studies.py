@@ -1,0 +1,203 @@
+"""Studies end to end at small sizes; their options agree with the interface; the check against the exact basin."""
+
+import dataclasses
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+from gdstab import basins, losses, records
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.studies import building, heatmap, options, orbit, selfcheck
+from gdstab.theory import scalar
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "heatmap"
+    return heatmap.run(options.Heatmap(resolution=(200, 200), out=out))
+
+
+def test_golden_heatmap_agrees_with_the_exact_basin(study):
+    summary = study.record.summary
+    theory = summary["theory"]
+    assert theory["contradictions_beyond_one_diagonal"] == 0
+    assert theory["exact_share"] == pytest.approx(0.3121758737)
+    assert abs(summary["fractions"]["converged"] - theory["exact_share"]) < 0.001
+    assert summary["counts"]["undecided"] == 0
+    assert summary["kinds"] == {"minimum": 12416, "strict_saddle": 76, "degenerate": 0}
+    assert summary["provenance"]["dtype"] == "float64"
+
+
+def test_the_directory_holds_everything(study):
+    names = {path.name for path in study.record.path.iterdir()}
+    assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
+    dataset = records.load(study.record.path).dataset
+    np.testing.assert_array_equal(dataset["outcome"], study.heatmap.outcome)
+    np.testing.assert_array_equal(dataset["steps"], study.heatmap.steps)
+    assert dataset.attrs["provenance"]["gdstab"]
+
+
+def test_a_complete_run_is_read_back(study):
+    again = heatmap.run(options.Heatmap(resolution=(200, 200), out=study.record.path))
+    assert again.heatmap is None
+    assert again.record.summary == study.record.summary
+    with pytest.raises(records.RunError, match="differs in step_size"):
+        heatmap.run(options.Heatmap(resolution=(200, 200), step_size=0.2, out=study.record.path))
+
+
+def test_an_interrupted_heatmap_goes_on(tmp_path, monkeypatch, study):
+    asked = options.Heatmap(resolution=(200, 200), out=tmp_path / "run")
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(basins, "refine", fail)
+        with pytest.raises(KeyboardInterrupt):
+            heatmap.run(asked)
+    seen = []
+    resumed = heatmap.run(dataclasses.replace(asked, resume=True), progress=lambda *_: seen.append(1))
+    assert not seen  # every patch was on disk
+    assert resumed.record.summary["counts"] == study.record.summary["counts"]
+    assert resumed.record.summary["lane_steps"] == study.record.summary["lane_steps"]
+    np.testing.assert_array_equal(resumed.record.dataset["steps"], study.record.dataset["steps"])
+
+
+def test_above_the_critical_step_nothing_converges_to_a_minimum(tmp_path):
+    summary = heatmap.run(
+        options.Heatmap(step_size=0.6, resolution=(96, 96), max_steps=3000, out=tmp_path / "run")
+    ).record.summary
+    assert summary["kinds"]["minimum"] == 0
+    bounded = summary["fractions"]["cycling"] + summary["fractions"]["undecided"] + summary["fractions"]["converged"]
+    assert bounded == pytest.approx(summary["theory"]["trapped_area"] / 64, abs=0.01)
+    assert summary["theory"]["exact_area"] == 0
+    assert summary["theory"]["contradictions_beyond_one_diagonal"] == 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        options.Vector(), options.Linear(), options.Quadratic(), options.Rosenbrock(), options.Himmelblau(),
+        options.Doublewell(), options.Scalar(depth=3),
+    ],
+)  # fmt: skip
+def test_every_loss_has_a_heatmap_and_theory_is_null_where_unknown(loss, tmp_path):
+    asked = options.Heatmap(loss=loss, step_size=0.001, resolution=(4, 4), max_steps=20, out=tmp_path / "run")
+    assert set(heatmap.run(asked).record.summary["theory"].values()) == {None}
+
+
+def test_a_wrong_verdict_is_found_and_its_distance(study):
+    outcome = study.heatmap.outcome.copy()
+    outcome[100, 100] = Outcome.DIVERGED  # deep inside
+    outcome[0, 0] = Outcome.CONVERGED  # far outside
+    row = np.flatnonzero(outcome[:, 100] == Outcome.CONVERGED)[0]
+    outcome[row, 100] = Outcome.DIVERGED  # at the edge
+    wrong = dataclasses.replace(study.heatmap, outcome=outcome)
+    none = np.zeros(0, np.int64)
+    kinds = basins.Kinds({}, none, none.astype(np.int8), np.zeros((0, 3), np.int32))
+    found = selfcheck.compare(wrong, kinds, 1.0, 1.0)
+    assert (found["contradictions"], found["contradictions_beyond_one_diagonal"]) == (3, 2)
+
+
+def test_distance_to_the_ellipse_against_a_dense_curve(rng):
+    angle = np.linspace(0, 2 * np.pi, 200_001)
+    for along, across in ((3.0, 1.0), (2.0, 2.0), (5.0, 0.1)):
+        curve = np.stack([along * np.cos(angle), across * np.sin(angle)], axis=1)
+        points = np.concatenate([rng.uniform(-6, 6, (20, 2)), [[0, 0], [1e-9, 0], [0, 0.05], [along, 0], [4.9, 0]]])
+        dense = [np.linalg.norm(curve - point, axis=1).min() for point in points]
+        np.testing.assert_allclose(selfcheck.distance_to_ellipse(points, along, across), dense, atol=1e-4)
+
+
+def test_overlay_lies_on_the_minima():
+    overlay = heatmap.overlay(options.Heatmap())
+    bound = scalar.stable_minima(0.3, 1.0, 1.0).bound
+    for line in (*overlay.minima, *overlay.stable):
+        np.testing.assert_allclose(line.prod(axis=1), 1)
+    assert max((line**2).sum(axis=1).max() for line in overlay.stable) == pytest.approx(bound)
+    assert len(overlay.ellipse) == 1
+    assert not heatmap.overlay(options.Heatmap(ellipse=False)).ellipse
+    assert not heatmap.overlay(options.Heatmap(step_size=0.6)).stable
+
+
+def test_orbits_of_figure_2(tmp_path):
+    study = orbit.run(options.Orbit(out=tmp_path / "orbit", num_steps=10))
+    rows = study.record.summary["orbits"]
+    below, above = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    assert {row["outcome"] for row in below} == {"converged"}
+    assert {(row["outcome"], row["period"]) for row in above} == {("cycling", 2)}
+    for row in below:
+        assert np.prod(row["end"]) == pytest.approx(1, abs=1e-5)
+        assert np.square(row["end"]).sum() < 2 / 0.4
+    path = study.record.dataset["theta"].values
+    assert path.shape == (2, 6, 11, 2)
+    residual = 1 - path[..., :1, :].prod(axis=-1, keepdims=True)
+    step = np.array([0.4, 1.1])[:, None, None, None] * residual * path[..., :1, ::-1]
+    np.testing.assert_allclose(path[..., 1:2, :], path[..., :1, :] + step, rtol=1e-12)
+    assert not orbit.run(options.Orbit(out=tmp_path / "orbit", num_steps=10)).fresh
+
+
+def test_one_orbit_of_many_parameters(tmp_path):
+    asked = options.Orbit(
+        step_sizes=(0.1,), boxes=(((-1.0, 1.0), (-1.0, 1.0)),), start=(1.0, 0.5, 0.2), loss=options.Scalar(depth=3),
+        num_steps=3, out=tmp_path / "orbit",
+    )  # fmt: skip
+    assert orbit.run(asked).record.dataset["theta"].shape == (1, 1, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": (1.0, 2.0, 3.0)}, "points of 2 numbers"),
+        ({"step_sizes": (0.1, 0.2, 0.3)}, "one box for each"),
+        ({"loss": options.Scalar(depth=3)}, "--start"),
+        ({"num_steps": -1}, "num_steps"),
+    ],
+)
+def test_bad_orbits_are_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        orbit.run(options.Orbit(out=tmp_path / "orbit", **change))
+    assert not (tmp_path / "orbit").exists()
+
+
+def defaults(callable_):
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(callable_).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def test_options_have_the_names_and_defaults_of_the_interface():
+    for ours, theirs in ((options.Scalar, losses.ScalarProduct), (options.Vector, losses.VectorProduct)):
+        assert set(defaults(ours)) == set(inspect.signature(theirs).parameters)
+        assert defaults(theirs).items() <= defaults(ours).items()
+    assert options.Linear().scale == defaults(losses.LinearNetwork)["scale"]
+    stopping = defaults(StoppingRule)
+    for study in (options.Heatmap, options.Orbit):
+        names = {field.name for field in dataclasses.fields(study)}
+        assert set(stopping) - names == {"cycle_tol"}
+        for name in ("loss_tol", "escape_radius"):
+            assert defaults(study)[name] == stopping[name]
+    names = {"step_size", "box", "resolution", "plane"}
+    assert names <= set(inspect.signature(basins.heatmap).parameters)
+    assert names <= {field.name for field in dataclasses.fields(options.Heatmap)}
+
+
+def test_every_loss_on_offer_can_be_built():
+    for kind in options.Loss.__args__:
+        if kind is not options.Custom:
+            loss, dim = building.build_loss(kind())
+            assert jax.eval_shape(loss, jax.ShapeDtypeStruct((dim,), np.dtype(float))).shape == ()
+
+
+def test_linear_network_with_a_bottleneck_knows_its_floor():
+    loss, dim = building.build_loss(options.Linear(widths=(2, 1, 2)))
+    assert dim == 4
+    assert loss.loss_floor > 0.001
+
+
+def test_precision_is_refused_where_it_is_disabled(tmp_path):
+    with jax.enable_x64(False), pytest.raises(ValueError, match="JAX_ENABLE_X64"):
+        heatmap.run(options.Heatmap(out=tmp_path / "run"))
