@@ -1,0 +1,190 @@
+"""Points of M, its tangent and normal spaces, its dimension."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from gdstab._numerics import tolerance
+from gdstab._types import LossFn, Point, Scalar, Theta
+from gdstab._validate import check_theta
+from gdstab.sampling import gaussian
+
+Residual = Callable[[Theta], Array] | None
+
+
+#
+# The residual and its Jacobian
+#
+
+
+def flat_residual(loss: LossFn, theta: Theta, residual: Residual):
+    """The residual as a function of flat vectors, the flat point, and the way back."""
+    check_theta(theta)
+    residual = getattr(loss, "residual", None) if residual is None else residual
+    if residual is None:
+        raise ValueError(
+            f"{type(loss).__name__} has no `residual`: give the loss a method `residual(theta)`, an array that is zero "
+            "exactly on its minima, or pass `residual=`, e.g. lambda theta: network(theta, inputs) - targets."
+        )
+    flat, unravel = ravel_pytree(theta)
+    return eqx.Partial(_evaluate, residual, unravel), flat, unravel
+
+
+def flat_loss(loss: LossFn, unravel: Callable, x: Point) -> Scalar:
+    """The loss of a flat vector."""
+    return loss(unravel(x))
+
+
+def _evaluate(residual, unravel, x):
+    return ravel_pytree(residual(unravel(x)))[0]
+
+
+@eqx.filter_jit
+def jacobian(r: Callable, x: Point) -> Float[Array, "outputs n"]:
+    """The Jacobian of the residual, at full matmul precision."""
+    with jax.default_matmul_precision("highest"):
+        return jax.jacrev(r)(x)
+
+
+def rank_tolerance(shape: tuple[int, ...], dtype) -> float:
+    """Relative to the largest singular value; the rule of `curvature.count_signs`."""
+    eps = float(jnp.finfo(dtype).eps)
+    return max(max(shape) * eps, eps**0.75)
+
+
+def correct(r: Callable, x: Point) -> Point:
+    """One Gauss-Newton step of least norm: orthogonal to M in the limit, quadratically convergent."""
+    J = jacobian(r, x)
+    return x - jnp.linalg.pinv(J, rtol=rank_tolerance(J.shape, J.dtype)) @ r(x)
+
+
+def split(r: Callable, x: Point) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal rows that span the normal and the tangent space, by SVD of the Jacobian."""
+    J = np.asarray(jacobian(r, x))
+    _, s, Vt = np.linalg.svd(J)
+    rank = int(np.sum(s > rank_tolerance(J.shape, J.dtype) * s.max(initial=0.0)))
+    return Vt[:rank], Vt[rank:]
+
+
+@eqx.filter_jit
+def residual_norm(r: Callable, x: Point) -> Scalar:
+    """Euclidean norm of the residual."""
+    return jnp.linalg.norm(r(x))
+
+
+def require_minimum(r: Callable, x: Point) -> None:
+    """Refuse a point that is not on M, and say how far off it is."""
+    norm = float(residual_norm(r, x))
+    bound = tolerance(x.dtype) * (1 + float(jnp.linalg.norm(x)))
+    if not norm <= bound:
+        raise ValueError(
+            f"theta must lie on M, but its residual has norm {norm:.3g} (tolerance {bound:.1g}): move it there with "
+            "`minima.project(loss, theta).theta`."
+        )
+
+
+#
+# Points on M and the spaces there
+#
+
+
+class Projection(NamedTuple):
+    """A point moved to M."""
+
+    theta: Theta
+    residual_norm: Scalar
+    """What is left of the residual: near rounding if the projection succeeded."""
+
+
+def project(loss: LossFn, theta: Theta, *, residual: Residual = None, max_steps: int = 256) -> Projection:
+    r"""Move `theta` to M: Levenberg-Marquardt on $\lVert r \rVert^2$ (optimistix), then two Gauss-Newton steps.
+
+    Close to M the limit is the orthogonal projection up to second order in the distance, and convergence is quadratic
+    where the Jacobian of the residual has constant rank. Can be jitted and mapped. Nothing is raised where no minimum
+    was reached: look at `residual_norm`.
+
+    Raises
+    ------
+    ValueError
+        If the loss has no `residual` and none is passed.
+
+    Examples
+    --------
+    >>> from gdstab.losses import ScalarProduct
+    >>> found = project(ScalarProduct(), jnp.array([2.0, 1.0]))
+    >>> bool(abs(found.theta[0] * found.theta[1] - 1) < 1e-12)
+    True
+    """
+    r, x, unravel = flat_residual(loss, theta, residual)
+    x, norm = settle(r, x, max_steps)
+    return Projection(unravel(x), norm)
+
+
+@eqx.filter_jit
+def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
+    """Levenberg-Marquardt, then Gauss-Newton: the point reached and the norm of its residual."""
+    tol = 64 * float(jnp.finfo(x.dtype).eps)
+    solver = optx.LevenbergMarquardt(rtol=tol, atol=tol)
+    with jax.default_matmul_precision("highest"):
+        x = optx.least_squares(lambda y, _: r(y), solver, x, max_steps=max_steps, throw=False).value
+    polished = correct(r, correct(r, x))
+    before, after = jnp.linalg.norm(r(x)), jnp.linalg.norm(r(polished))
+    better = after <= before  # false where the polished point is not finite
+    return jnp.where(better, polished, x), jnp.where(better, after, before)
+
+
+def normal_space(loss: LossFn, theta: Theta, *, residual: Residual = None) -> Float[Array, "codim n"]:
+    """Orthonormal rows that span the normal space of M at `theta`, in the order of `ravel_pytree(theta)`.
+
+    The right singular vectors of the residual's Jacobian with singular value above `max(n eps, eps^(3/4))` times the
+    largest. ValueError if `theta` is not on M.
+    """
+    r, x, _ = flat_residual(loss, theta, residual)
+    require_minimum(r, x)
+    return jnp.asarray(split(r, x)[0])
+
+
+def tangent_space(loss: LossFn, theta: Theta, *, residual: Residual = None) -> Float[Array, "dim n"]:
+    """Orthonormal rows that span the tangent space of M at `theta`, the complement of `normal_space`.
+
+    Examples
+    --------
+    >>> from gdstab.losses import ScalarProduct
+    >>> tangent_space(ScalarProduct(), jnp.array([1.0, 1.0])).round(6)[0] @ jnp.ones(2)
+    Array(0., dtype=float64)
+    """
+    r, x, _ = flat_residual(loss, theta, residual)
+    require_minimum(r, x)
+    return jnp.asarray(split(r, x)[1])
+
+
+def dimension(loss: LossFn, theta: Theta, *, residual: Residual = None) -> int:
+    """Dimension of M at `theta`: parameters minus the rank of the residual's Jacobian. ValueError if not on M."""
+    return tangent_space(loss, theta, residual=residual).shape[0]
+
+
+def sample(
+    loss: LossFn,
+    key: PRNGKeyArray,
+    num: int,
+    like: Theta,
+    *,
+    spread: float = 1.0,
+    residual: Residual = None,
+    map: Callable = jax.lax.map,  # noqa: A002
+) -> Projection:
+    r"""Project `num` Gaussian points, of standard deviation `spread`, to M; leaves have shape [num, ...].
+
+    `like` gives the structure and shapes of one point. The law on M is the image of the Gaussian, not a uniform
+    measure. For linear networks `theory.factorisations.random_factorisation` draws exact minima instead.
+    """
+    flat, unravel = ravel_pytree(like)
+    draws = gaussian(key, num, flat.shape[0], spread, dtype=flat.dtype)
+    return map(lambda theta: project(loss, theta, residual=residual), jax.vmap(unravel)(draws))
