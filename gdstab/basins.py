@@ -21,7 +21,7 @@ ORDER = (Outcome.CONVERGED, Outcome.CYCLING, Outcome.DIVERGED, Outcome.UNDECIDED
 
 
 class Patch(NamedTuple):
-    """Cells `start` to `stop` of a heatmap, in row-major order: what a run writes down as it goes."""
+    """Cells `start` to `stop` of a heatmap, as its source numbers them: what a run writes down as it goes."""
 
     start: int
     stop: int
@@ -40,9 +40,9 @@ class Heatmap:
     steps: Int32[np.ndarray, "n0 n1"]
     """Updates until the verdict."""
     above_floor: Int64[np.ndarray, " some"]
-    """Flat indices of the cells that converged by their gradient while the loss was not at its floor: see `refine`."""
+    """Numbers of the cells that converged by their gradient while the loss was not at its floor: see `refine`."""
     source: GridSource
-    """The centres: `source(indices)` gives the initial points of those cells."""
+    """The centres by number: `source(numbers)` gives initial points, `source.cells(numbers)` places in the arrays."""
     step_size: float
     box: tuple[tuple[float, float], tuple[float, float]]
     axes: tuple[str, str]
@@ -177,7 +177,7 @@ def heatmap(
     dtype = check_dtype(dtype)
     step_size = _one_step_size(step_size, dtype)
     origin, directions, axes = parse_plane(plane, dim)
-    source = GridSource(sides, shape, origin, directions, dtype)
+    source = GridSource(sides, shape, origin, directions, dtype, compact=True)
     room = _Room(shape[0] * shape[1], finished)
     parts = ensembles.iter_run(
         rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
@@ -185,8 +185,8 @@ def heatmap(
     )  # fmt: skip
     compile_seconds = _fill(room, parts, getattr(loss, "loss_floor", 0.0), stopping.loss_tol, on_patch)
     return Heatmap(
-        outcome=room.outcome.reshape(shape),
-        steps=room.steps.reshape(shape),
+        outcome=source.to_grid(room.outcome),
+        steps=source.to_grid(room.steps),
         above_floor=np.concatenate([np.zeros(0, np.int64), *room.above_floor]),
         source=source,
         step_size=step_size,
@@ -241,7 +241,7 @@ def refine(
     counts["minimum"] += result.counts["converged"] - cells.size
     for value, number in zip(*np.unique(kind, return_counts=True), strict=True):
         counts[names[int(value)]] += int(number)
-    return Kinds(counts, cells, kind, inertia)
+    return Kinds(counts, result.source.cells(cells), kind, inertia)
 
 
 class _Room:

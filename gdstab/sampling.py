@@ -184,6 +184,16 @@ class GridSource(eqx.Module):
         first = self.tables[0][(group * GROUP + indices) * self.strip + row_in_strip]
         return first if points is None else first + points
 
+    def cells(self, numbers: Any) -> np.ndarray:
+        """Flat indices, in the picture [n_1 ... n_d], of points by their number.
+
+        >>> GridSource(((0, 2), (0, 3)), (2, 3), compact=True).cells([0, 1, 2]).tolist()
+        [0, 3, 1]
+        """
+        strip, inside = np.divmod(np.asarray(numbers, np.int64), self.strip * len(self.tables[-1]))
+        column, row = np.divmod(inside, self.strip)
+        return (strip * self.strip + row) * len(self.tables[-1]) + column if self.strip > 1 else np.asarray(numbers)
+
     def to_grid(self, values: Any) -> np.ndarray:
         """Values in the order of the points, [num_points], as the picture [n_1 ... n_d].
 

@@ -1,5 +1,7 @@
 """The engine against a plain loop: verdicts and counts, lane by lane, whatever the block, the tile or the devices."""
 
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -95,7 +97,7 @@ def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
     base = gd.run(rule, product_loss, points, 0.55, stopping)
     assert len(np.unique(base.outcome)) >= 3
     assert base.steps.max() == cap or cap > 1000
-    variants = [dict(block=16), dict(block=100), dict(tile=777), dict(block=48, tile=1200)]
+    variants = [{"block": 16}, {"block": 100}, {"block": 512}]
     results = [gd.run(rule, product_loss, points, 0.55, stopping, **variant) for variant in variants]
     choose = _tuning.choose
     for updates in (3, 16):
@@ -103,6 +105,11 @@ def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
             "gdstab.ensembles.choose", lambda *args, k=updates: choose(*args)._replace(updates_per_test=k)
         )
         results.append(gd.run(rule, product_loss, points, 0.55, stopping))
+    parts = gd.ensembles.iter_run(rule, product_loss, points, 0.55, stopping, keep=("theta",), tile=777, block=48)
+    joined = [
+        np.concatenate(arrays) for arrays in zip(*((t.outcome, t.steps, t.period, t.theta) for t in parts), strict=True)
+    ]
+    results.append(SimpleNamespace(**dict(zip(("outcome", "steps", "period", "theta"), joined, strict=True))))
     for other in results:
         np.testing.assert_array_equal(other.outcome, base.outcome)
         np.testing.assert_array_equal(other.steps, base.steps)
@@ -121,7 +128,7 @@ def test_compaction_changes_nothing(monkeypatch):
 
 
 def test_a_lane_is_counted_as_long_as_it_moves():
-    """In float32, a loss that rounding puts on either side of the tolerance must not freeze a lane and go on counting."""
+    """A loss that rounding puts on either side of the tolerance must not freeze a lane and go on counting."""
     source = gd.sampling.GridSource(BOX, (1000, 1000), dtype="float32", compact=True)
     stopping = StoppingRule(loss_tol=1e-6, max_steps=2000)
     result = gd.run(gd.gradient_descent(), gd.losses.ScalarProduct(scale=1.0), source, 0.3, stopping)
@@ -222,23 +229,23 @@ def test_result_as_xarray():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(initial=np.zeros((0, 2))), "no points"),
-        (dict(initial=np.zeros((3, 2), int)), "floating-point"),
-        (dict(initial=1.0), "leading axis"),
-        (dict(initial=(np.zeros((3, 2)), np.zeros((4, 2)))), "leading axis"),
-        (dict(step_sizes=0.0), "positive"),
-        (dict(step_sizes=np.nan), "finite"),
-        (dict(step_sizes=np.ones((2, 2))), "vector"),
-        (dict(loss=lambda theta: theta), "scalar"),
-        (dict(loss=lambda theta: jnp.sum(theta).astype(int)), "float"),
-        (dict(keep=("speed",)), "keep"),
-        (dict(block=0), "block"),
-        (dict(step_sizes=np.ones(5), product=False), "one step size per point"),
-        (dict(stopping=StoppingRule(escape_radius=1e200)), "escape_radius"),
+        ({"initial": np.zeros((0, 2))}, "no points"),
+        ({"initial": np.zeros((3, 2), int)}, "floating-point"),
+        ({"initial": 1.0}, "leading axis"),
+        ({"initial": (np.zeros((3, 2)), np.zeros((4, 2)))}, "leading axis"),
+        ({"step_sizes": 0.0}, "positive"),
+        ({"step_sizes": np.nan}, "finite"),
+        ({"step_sizes": np.ones((2, 2))}, "vector"),
+        ({"loss": lambda theta: theta}, "scalar"),
+        ({"loss": lambda theta: jnp.sum(theta).astype(int)}, "float"),
+        ({"keep": ("speed",)}, "keep"),
+        ({"block": 0}, "block"),
+        ({"step_sizes": np.ones(5), "product": False}, "one step size per point"),
+        ({"stopping": StoppingRule(escape_radius=1e200)}, "escape_radius"),
     ],
 )
 def test_bad_input_is_refused_on_the_host(change, message):
-    good = dict(loss=product_loss, initial=np.ones((3, 2)), step_sizes=0.1, stopping=StoppingRule(max_steps=3))
+    good = {"loss": product_loss, "initial": np.ones((3, 2)), "step_sizes": 0.1, "stopping": StoppingRule(max_steps=3)}
     args = {**good, **change}
     with pytest.raises(ValueError, match=message):
         gd.run(
@@ -253,7 +260,10 @@ def test_bad_input_is_refused_on_the_host(change, message):
 
 def test_map_points_equals_a_loop(rng):
     points = rng.normal(size=(37, 3))
-    fn = lambda theta: {"hessian": jax.hessian(lambda t: jnp.sum(t**4))(theta), "norm": jnp.sum(theta**2)}
+
+    def fn(theta):
+        return {"hessian": jax.hessian(lambda t: jnp.sum(t**4))(theta), "norm": jnp.sum(theta**2)}
+
     for chunk in (None, 5, 100):
         result = gd.ensembles.map_points(fn, points, chunk=chunk)
         np.testing.assert_allclose(result["hessian"], [np.diag(12 * p**2) for p in points])

@@ -72,7 +72,6 @@ def run(
     product: bool = True,
     keep: tuple[str, ...] = ("theta", "loss"),
     block: int | None = None,
-    tile: int = TILE,
     devices=None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EnsembleResult:
@@ -97,9 +96,8 @@ def run(
         scalar step size. If false, lane i pairs point i with step size i.
     keep
         Which of "theta" and "loss" to keep at the end points.
-    block, tile
-        Lanes that leave a loop together, and lanes whose results are gathered together. They change the speed and
-        the memory, never a verdict; by default chosen for the platform.
+    block
+        Lanes that leave a loop together. It changes the speed, never a verdict; by default chosen for the platform.
     devices
         JAX devices to share the work; by default all local ones.
     progress
@@ -123,9 +121,10 @@ def run(
     """
     begin = time.perf_counter()
     _, shape, _ = _layout(initial, step_sizes, product)
+    whole = int(np.prod(shape, dtype=np.int64))
     parts = iter_run(
         rule, loss, initial, step_sizes, stopping,
-        product=product, keep=keep, block=block, tile=tile, devices=devices, progress=progress,
+        product=product, keep=keep, block=block, tile=whole, devices=devices, progress=progress,
     )  # fmt: skip
     tiles = list(parts)
     fields = {
@@ -157,7 +156,7 @@ def iter_run(
     progress: Callable[[int, int], None] | None = None,
     start: int = 0,
 ) -> Iterator[Tile]:
-    """As `run`, but yield the lanes tile by tile, in order, so that an ensemble need not fit into memory.
+    """As `run`, but yield `tile` lanes at a time, in order, so that an ensemble need not fit into memory.
 
     Lane number `s * points + p` pairs step size `s` with point `p`; `start` skips the lanes before it. The next tile
     runs while the caller works on this one.

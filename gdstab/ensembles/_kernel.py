@@ -125,28 +125,20 @@ def _advance(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test: 
     return lax.while_loop(lambda c: jnp.any(c[0].alive) & (c[1] < stop), round_, (lanes, start))[0]
 
 
-def _sweep(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test, want_loss) -> Swept:
-    """Advance every block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`."""
+def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
+    """Advance one block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`."""
+    rule, (loss, stopping) = static.rule, eqx.combine(arrays, (static.loss, static.stopping))
+    lanes = _advance(rule, loss, stopping, lanes, start, stop, static.updates_per_test)
 
-    def block(lanes):
-        lanes = _advance(rule, loss, stopping, lanes, start, stop, updates_per_test)
+    def lane(state, alive, period):
+        theta = rule.theta(state)
+        seen = verdict(loss, theta, stopping)
+        # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
+        otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
+        seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
+        return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if static.want_loss else None
 
-        def lane(state, alive, period):
-            theta = rule.theta(state)
-            seen = verdict(loss, theta, stopping)
-            # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
-            otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
-            seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
-            return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if want_loss else None
-
-        return Swept(lanes, *over_lanes(lane)(lanes.state, lanes.alive, lanes.period))
-
-    return lax.map(block, lanes)
-
-
-def _blocks(leaf, lanes: int):
-    """`[n, *shape]` -> `[n / lanes, *shape, lanes]`."""
-    return jnp.moveaxis(leaf.reshape(-1, lanes, *leaf.shape[1:]), 1, -1)
+    return Swept(lanes, *over_lanes(lane)(lanes.state, lanes.alive, lanes.period))
 
 
 class Static(NamedTuple):
@@ -166,26 +158,29 @@ def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) ->
 
     The step size is a scalar for all lanes, or `[chunk]`. Lanes from `num_lanes` on only pad.
     """
-    loss, stopping = eqx.combine(arrays, (static.loss, static.stopping))
-    position = lax.iota(jnp.int32, static.chunk)
-    if window is not None:
-        group, offset = window
-        points = points(offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0)), group)
-    theta = jax.tree.map(lambda leaf: _blocks(leaf, static.block), points)
+    rule, (loss, stopping) = static.rule, eqx.combine(arrays, (static.loss, static.stopping))
+
+    def block(number, points, step_size):
+        position = number * static.block + lax.iota(jnp.int32, static.block)
+        if window is not None:
+            group, offset = window
+            points = source(offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0)), group)
+        theta = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), points)
+        state = over_lanes(rule.init, shared=1)(theta, step_size)
+        alive = over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state) & (position < num_lanes)
+        zeros = jnp.zeros(static.block, jnp.int32)
+        return _sweep(static, arrays, Lanes(state, zeros, alive, zeros, step_size), jnp.int32(0), stop)
+
+    source, points = (None, points) if window is None else (points, None)
     num_blocks = static.chunk // static.block
-    step_size = _blocks(step_size, static.block) if step_size.ndim else jnp.broadcast_to(step_size, num_blocks)
-    state = jax.vmap(over_lanes(static.rule.init, shared=1))(theta, step_size)
-    alive = jax.vmap(over_lanes(lambda state: moving(loss, static.rule.theta(state), stopping)))(state)
-    used = _blocks(position < num_lanes, static.block)
-    zeros = jnp.zeros(used.shape, jnp.int32)
-    lanes = Lanes(state, zeros, alive & used, zeros, step_size)
-    return _sweep(static.rule, loss, stopping, lanes, jnp.int32(0), stop, static.updates_per_test, static.want_loss)
+    points = jax.tree.map(lambda leaf: leaf.reshape(num_blocks, static.block, *leaf.shape[1:]), points)
+    step_size = step_size.reshape(num_blocks, -1) if step_size.ndim else jnp.broadcast_to(step_size, num_blocks)
+    return lax.map(lambda each: block(*each), (lax.iota(jnp.int32, num_blocks), points, step_size))
 
 
 def resume(static: Static, arrays, lanes: Lanes, start, stop) -> Swept:
     """Later passes: the stragglers, densely packed."""
-    loss, stopping = eqx.combine(arrays, (static.loss, static.stopping))
-    return _sweep(static.rule, loss, stopping, lanes, start, stop, static.updates_per_test, static.want_loss)
+    return lax.map(lambda block: _sweep(static, arrays, block, start, stop), lanes)
 
 
 CPU_OPTIONS = {
