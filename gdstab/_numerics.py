@@ -12,8 +12,8 @@ UNROLL_LIMIT = 16
 """Largest dimension over which a matrix product is written out; beyond it a dot product is faster."""
 
 
-def matmul(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
-    r"""Product of two matrices at full precision, written for one point.
+def matmul(a: Float[Array, "m k *#lanes"], b: Float[Array, "k n *#lanes"]) -> Float[Array, "m n *_"]:
+    r"""Product of two matrices at full precision, or of many at once, the lanes on one trailing axis of both.
 
     For an inner dimension up to `UNROLL_LIMIT` the sum $\sum_k a_{ik} b_{kj}$ is written out, and so are the two
     products of its gradient. Under `vmap` over a trailing axis everything then stays elementwise in the lanes, which
@@ -36,10 +36,10 @@ def matmul(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"
     >>> matmul(a, a).tolist()
     [[7.0, 10.0], [15.0, 22.0]]
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+    if a.ndim != b.ndim or a.ndim not in (2, 3) or a.shape[1] != b.shape[0]:
         raise ValueError(f"expected matrices [m, k] and [k, n], got shapes {a.shape} and {b.shape}; check their order")
     if a.shape[1] > UNROLL_LIMIT:
-        return jnp.matmul(a, b, precision="highest")
+        return jnp.einsum("ij...,jk...->ik...", a, b, precision="highest")
     return _small_matmul(a, b)
 
 
@@ -90,7 +90,7 @@ def _small_matmul(a, b):
 
 def _sum_over_inner(a, b):
     if a.shape[1] == 0:
-        return jnp.zeros((a.shape[0], b.shape[1]), a.dtype)
+        return jnp.zeros((a.shape[0], b.shape[1], *jnp.broadcast_shapes(a.shape[2:], b.shape[2:])), a.dtype)
     total = a[:, 0, None] * b[None, 0, :]
     for k in range(1, a.shape[1]):
         total = total + a[:, k, None] * b[None, k, :]
@@ -104,7 +104,7 @@ def _small_matmul_jvp(primals, tangents):
     if not isinstance(da, SymbolicZero):
         moved = _by_columns(da, b)
     if not isinstance(db, SymbolicZero):
-        by_rows = _by_columns(db.T, a.T).T
+        by_rows = _by_columns(db.swapaxes(0, 1), a.swapaxes(0, 1)).swapaxes(0, 1)
         moved = by_rows if moved is None else moved + by_rows
     return _small_matmul(a, b), moved
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gdstab._types import LossFn
 from gdstab._validate import check_loss, check_step_sizes
-from gdstab.ensembles._kernel import Static, begin
+from gdstab.ensembles._kernel import LaneLoss, Static, begin
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import all_equations, bytes_per_lane, calls_lapack, choose, worker_pool
@@ -205,16 +205,6 @@ def _layout(initial, step_sizes, product: bool) -> tuple[int, tuple[int, ...], A
     return num_points, (num_points,), points
 
 
-class _Floored(eqx.Module):
-    """A loss whose infimum has been worked out once, on the host."""
-
-    loss: LossFn
-    loss_floor: Any
-
-    def __call__(self, theta):
-        return self.loss(theta)
-
-
 def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress) -> tuple[Job, int]:
     """Validate everything once on the host, and lay out the work."""
     if unknown := keep - {"theta", "loss"}:
@@ -235,7 +225,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     alone = calls_lapack(all_equations(loss, one))
     tuning = choose(devices[0].platform, min(total, tile), size, len(devices), block)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
-    floored = _Floored(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
+    floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep)
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)

@@ -25,7 +25,7 @@ def choose(platform: str, lanes: int, bytes_per_lane: int, num_devices: int, blo
     """The tuning for `lanes` orbits whose state takes `bytes_per_lane`."""
     if platform == "cpu":
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
-        block = block or int(np.clip(2 ** int(np.log2(24_576 / bytes_per_lane)), 16, 512))
+        block = block or int(np.clip(2 ** int(np.log2(12_288 / bytes_per_lane)), 16, 512))
         workers = max(cores() // num_devices, 1) * num_devices
         chunk, updates_per_test = 2**17, 1
     else:
