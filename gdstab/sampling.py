@@ -144,7 +144,8 @@ class GridSource(eqx.Module):
     [[-0.5, 2.0, 7.0], [0.5, 2.0, 7.0]]
     """
 
-    tables: tuple[Float[Array, "cells dim"], ...]  # what each axis contributes: points are sums of rows
+    tables: tuple[Float[Array, "cells _"], ...]  # what each axis contributes: points are sums of rows
+    aligned: bool = eqx.field(static=True)  # to the coordinate axes: points are rows side by side, which is faster
     num_points: int = eqx.field(static=True)
     strip: int = eqx.field(static=True)
 
@@ -159,9 +160,12 @@ class GridSource(eqx.Module):
             raise ValueError("expected independent directions, got dependent ones, whose cells coincide; change one")
         if origin is not None and (np.shape(origin) != frame.shape[1:] or not np.isfinite(origin).all()):
             raise ValueError(f"expected a finite origin of shape {frame.shape[1:]}, got shape {np.shape(origin)}")
-        tables = [axis[:, None] * row.astype(axis.dtype) for axis, row in zip(axes, frame, strict=True)]
-        if origin is not None:
-            tables[0] = tables[0] + np.asarray(origin, tables[0].dtype)
+        self.aligned = np.array_equal(frame, np.eye(len(axes))) and not np.any(0 if origin is None else origin)
+        if self.aligned:
+            tables = [axis[:, None] for axis in axes]
+        else:
+            tables = [axis[:, None] * row.astype(axis.dtype) for axis, row in zip(axes, frame, strict=True)]
+            tables[0] = tables[0] + np.asarray(0 if origin is None else origin, tables[0].dtype)
         self.tables = tuple(jnp.asarray(table) for table in tables)
         self.num_points = math.prod(len(axis) for axis in axes)
         rows = len(axes[0])
@@ -176,13 +180,13 @@ class GridSource(eqx.Module):
         else:
             group = jnp.asarray(group, indices.dtype)
         indices, group, row_in_strip = _divide(indices, group, self.strip) if self.strip > 1 else (indices, group, 0)
-        points = None
+        rows = []
         for table in self.tables[:0:-1]:
             indices, group, digit = _divide(indices, group, len(table))
-            points = table[digit] if points is None else table[digit] + points
+            rows.insert(0, table[digit])
         # What is left over is below the length of the first axis, and so is its group word.
-        first = self.tables[0][(group * GROUP + indices) * self.strip + row_in_strip]
-        return first if points is None else first + points
+        rows.insert(0, self.tables[0][(group * GROUP + indices) * self.strip + row_in_strip])
+        return jnp.concatenate(rows, axis=1) if self.aligned else sum(rows[1:], rows[0])
 
     def cells(self, numbers: Any) -> np.ndarray:
         """Flat indices, in the picture [n_1 ... n_d], of points by their number.

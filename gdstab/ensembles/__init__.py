@@ -10,7 +10,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +18,7 @@ import numpy as np
 
 from gdstab._types import LossFn
 from gdstab._validate import check_loss, check_step_sizes
-from gdstab.ensembles._kernel import LaneLoss, Static, begin
+from gdstab.ensembles._kernel import LaneLoss, Static
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import all_equations, bytes_per_lane, calls_lapack, choose, worker_pool
@@ -234,7 +233,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         arrays=jax.device_put(arrays, devices[0] if len(devices) == 1 else None),
         feed=feed,
         tuning=tuning,
-        shapes=jax.eval_shape(partial(begin, static), arrays, *feed(0, 0, tuning.chunk), np.int32(0), np.int32(0)),
+        point=one,
         devices=devices,
         max_steps=int(stopping.max_steps),
         keep=keep,

@@ -39,9 +39,12 @@ class Lanes(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a pass returns, `[blocks, ..., lanes]` each."""
+    """What a pass returns, `[blocks, ..., lanes]` each; only what is asked for, because writing it costs time."""
 
-    lanes: Lanes
+    state: State
+    count: Int32[Array, "blocks lanes"]
+    period: Int32[Array, "blocks lanes"] | None
+    step_size: Float[Array, "*blocks lanes"] | Float[Array, "*blocks"]
     outcome: Int8[Array, "blocks lanes"]
     loss: Float[Array, "blocks lanes"] | None
 
@@ -198,7 +201,9 @@ def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
         seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
         return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if static.want_loss else None
 
-    return Swept(lanes, *over_lanes(lane)(lanes.state, lanes.alive, lanes.period))
+    outcome, value = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
+    period = None if stopping.max_period is None else lanes.period
+    return Swept(lanes.state, lanes.count, period, lanes.step_size, outcome, value)
 
 
 class Static(NamedTuple):

@@ -38,7 +38,7 @@ class Job(NamedTuple):
     arrays: Any  # the arrays of the loss and of the stopping rule
     feed: Feed
     tuning: Tuning
-    shapes: Swept  # of what a pass returns
+    point: Any  # shapes and dtype of one initial point
     devices: tuple
     max_steps: int
     keep: frozenset
@@ -124,7 +124,7 @@ def _later_pass(job: Job, part: Packed, since: int, until: int) -> Swept:
 def _finish(job: Job, store: "_Store", since: int, until: int, call: Callable, place) -> tuple[Packed, int]:
     """Do a pass, store and report what it found, and take out the lanes without a verdict; with its updates."""
     swept, used = call(until), len(place)
-    outcome, count = _flat(swept.outcome, used), _flat(swept.lanes.count, used)
+    outcome, count = _flat(swept.outcome, used), _flat(swept.count, used)
     store.put(job, place, swept)
     updates = int(count.sum(dtype=np.int64)) - since * used
     left = np.flatnonzero(outcome == Outcome.UNDECIDED)
@@ -132,8 +132,8 @@ def _finish(job: Job, store: "_Store", since: int, until: int, call: Callable, p
         with job.lock:
             job.progress(used - len(left), updates)
     row, column = np.divmod(left, job.tuning.block)
-    state = jax.tree.map(lambda leaf: np.asarray(leaf)[row, ..., column], swept.lanes.state)
-    sizes = np.asarray(swept.lanes.step_size)
+    state = jax.tree.map(lambda leaf: np.asarray(leaf)[row, ..., column], swept.state)
+    sizes = np.asarray(swept.step_size)
     where = left + place.start if isinstance(place, range) else place[left]
     return Packed(where, state, sizes[0] if job.feed.by_rows else sizes[row, column]), updates
 
@@ -145,24 +145,23 @@ class _Store:
         self.outcome = np.empty(num_lanes, np.int8)
         self.steps = np.empty(num_lanes, np.int32)
         self.period = np.zeros(num_lanes, np.int32)
-        theta = job.static.rule.theta(job.shapes.lanes.state)
-        room = jax.tree.map(lambda leaf: np.empty((num_lanes, *leaf.shape[1:-1]), leaf.dtype), theta)
+        room = jax.tree.map(lambda leaf: np.empty((num_lanes, *leaf.shape), leaf.dtype), job.point)
         self.theta = room if "theta" in job.keep else None
-        self.loss = np.empty(num_lanes, job.shapes.loss.dtype) if "loss" in job.keep else None
+        self.loss = np.empty(num_lanes, jax.tree.leaves(job.point)[0].dtype) if "loss" in job.keep else None
 
     def put(self, job: Job, place: range | np.ndarray, swept: Swept) -> None:
         """Write the lanes of one pass to their places."""
         used = len(place)
         where = slice(place.start, place.stop) if isinstance(place, range) else place
         self.outcome[where] = _flat(swept.outcome, used)
-        self.steps[where] = _flat(swept.lanes.count, used)
+        self.steps[where] = _flat(swept.count, used)
         if job.static.stopping.max_period is not None:
-            self.period[where] = _flat(swept.lanes.period, used)
+            self.period[where] = _flat(swept.period, used)
         if self.loss is not None:
             self.loss[where] = _flat(swept.loss, used)
         if self.theta is not None:
             for room, leaf in zip(
-                jax.tree.leaves(self.theta), jax.tree.leaves(job.static.rule.theta(swept.lanes.state)), strict=True
+                jax.tree.leaves(self.theta), jax.tree.leaves(job.static.rule.theta(swept.state)), strict=True
             ):
                 room[where] = _flat(leaf, used)
 
