@@ -26,7 +26,7 @@ def choose(platform: str, lanes: int, bytes_per_lane: int, num_devices: int, blo
     if platform == "cpu":
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
         block = block or int(np.clip(2 ** int(np.log2(12_288 / bytes_per_lane)), 16, 512))
-        workers = max(cores() // num_devices, 1) * num_devices
+        workers = max(cores(), num_devices) + 1  # one more: while some compute, another stores what it found
         chunk, updates_per_test = 2**17, 1
     else:
         block = block or 2**20

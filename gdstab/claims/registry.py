@@ -1,0 +1,191 @@
+"""The register of claims: what a claim is, how its verdict is passed, and how claims are run."""
+
+import difflib
+import enum
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+
+from gdstab.studies.building import check_precision
+
+Truth: TypeAlias = bool | np.bool_
+
+
+class Verdict(enum.StrEnum):
+    """What is said of a statement *as printed*."""
+
+    HOLDS = "holds"
+    CORRECTED = "holds as corrected"  # a constant, sign, index or hypothesis is repaired, and the conclusion stands
+    FAILS = "fails: counterexample"  # the conclusion is false
+    OPEN = "open: evidence"
+    NOT_TESTABLE = "not testable: reason"
+
+
+class ClaimError(AssertionError):
+    """A computation did not come out as it must, so that no verdict can be passed."""
+
+
+class Finding(NamedTuple):
+    """What a claim returns."""
+
+    verdict: Verdict
+    numbers: dict[str, Any]
+    note: str = ""
+    """What was repaired, where the counterexample lies, which reading was used, or why nothing can be tested."""
+    figure: Callable[[], Any] | None = None
+    """Draws the figure; asked only by the report."""
+
+
+class Claim(NamedTuple):
+    """One numbered statement, and the function that tests it."""
+
+    id: str
+    statement: str
+    source: str
+    test: Callable[[Any], Finding]
+
+    @property
+    def paper(self) -> str:
+        """The letter of the paper.
+
+        >>> Claim("A.thm12", "", "", None).paper
+        'A'
+        """
+        return self.id.partition(".")[0]
+
+
+_CLAIMS: dict[str, Claim] = {}
+
+
+def claim(name: str, *, source: str, statement: str) -> Callable:
+    """Register a function `key -> Finding` under an identifier such as `A.thm12`; the function stays as it is."""
+
+    def register(test):
+        if name in _CLAIMS:
+            raise ValueError(f"the claim {name} is registered twice: give each its own identifier")
+        _CLAIMS[name] = Claim(name, statement, source, test)
+        return test
+
+    return register
+
+
+def registered(paper: str | None = None, only: str | Sequence[str] | None = None) -> list[Claim]:
+    """The claims of a paper, or those named, or all, in the order of their registration.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim or paper.
+    """
+    names = list(_CLAIMS) if only is None else [only] if isinstance(only, str) else list(only)
+    for name in names:
+        if name not in _CLAIMS:
+            close = difflib.get_close_matches(name, _CLAIMS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"there is no claim {name!r}.{hint} The claims are {', '.join(_CLAIMS)}")
+    papers = sorted({each.paper for each in _CLAIMS.values()})
+    if paper is not None and paper not in papers:
+        raise ValueError(f"there are no claims of a paper {paper!r}; the papers are {', '.join(papers)}")
+    found = [_CLAIMS[name] for name in names if paper in {None, _CLAIMS[name].paper}]
+    if not found:
+        raise ValueError(f"none of {', '.join(names)} belongs to paper {paper}")
+    return found
+
+
+def judge(printed: Truth, corrected: Truth | None = None) -> Verdict:
+    """Pass the verdict: whether the checks of the statement as printed and, if there is one, of its repair came out.
+
+    Raises
+    ------
+    ClaimError
+        If the repaired statement fails its checks as well.
+
+    Examples
+    --------
+    >>> judge(True).value, judge(False, corrected=True).value, judge(False).value
+    ('holds', 'holds as corrected', 'fails: counterexample')
+    """
+    if printed:
+        return Verdict.HOLDS
+    if corrected is None:
+        return Verdict.FAILS
+    require(corrected, "the statement fails as printed, and its repair fails as well")
+    return Verdict.CORRECTED
+
+
+def require(condition: Truth, message: str) -> None:
+    """Stop a claim whose evidence does not come out, whatever its verdict would have been."""
+    if not condition:
+        raise ClaimError(message)
+
+
+def evaluate(each: Claim) -> tuple[dict, Finding | None]:
+    """Run one claim on its own fixed key: its row, and what it found (None where it raised)."""
+    row = {"id": each.id, "source": each.source, "statement": each.statement, "verdict": None}
+    begin, found = time.perf_counter(), None
+    try:
+        found = each.test(jax.random.key(zlib.crc32(each.id.encode())))
+        row |= {"verdict": Verdict(found.verdict).value, "numbers": plain(found.numbers), "note": found.note}
+    except Exception as error:  # a row of its own: it stops no other claim and is not hidden
+        row |= {"numbers": {}, "note": "", "error": f"{type(error).__name__}: {error}"}
+    return row | {"seconds": round(time.perf_counter() - begin, 3)}, found
+
+
+def iter_run(
+    paper: str | None = None, only: str | Sequence[str] | None = None
+) -> Iterator[tuple[dict, Finding | None]]:
+    """Check the names at once, then run claim by claim."""
+    check_precision(64)
+    chosen = registered(paper, only)
+    return (evaluate(each) for each in chosen)
+
+
+def run(paper: str | None = None, only: str | Sequence[str] | None = None) -> list[dict]:
+    """Run the claims of a paper, or those named, or all.
+
+    Returns
+    -------
+    A row for each: `id`, `source`, `statement`, `verdict`, `numbers`, `note`, `seconds`; a claim that raised has the
+    verdict None and an `error`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim or paper, or JAX has 64 bits disabled.
+
+    Examples
+    --------
+    >>> [row] = run(only="A.thm20")
+    >>> row["verdict"]
+    'holds'
+    """
+    return [row for row, _ in iter_run(paper, only)]
+
+
+def exit_code(rows: Iterable[dict]) -> int:
+    """0 if every claim came to a verdict, 1 if one raised.
+
+    >>> exit_code([{"id": "A.thm7", "verdict": "holds"}]), exit_code([{"id": "A.thm7", "error": "ValueError: ..."}])
+    (0, 1)
+    """
+    return int(any("error" in row for row in rows))
+
+
+def plain(value):
+    """Numbers as JSON takes them: arrays as lists, what is not finite as text.
+
+    >>> plain({"share": np.float64(0.5), "points": np.array([1.0, np.inf])})
+    {'share': 0.5, 'points': [1.0, 'inf']}
+    """
+    if isinstance(value, dict):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return plain(np.asarray(value).tolist())
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,153 @@
+"""Every numbered statement is registered, comes to the verdict that is known, and nothing that goes wrong is hidden."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdstab import claims
+from gdstab.claims import problems, registry, report
+from gdstab.claims.registry import ClaimError, Finding, Verdict, judge
+
+HOLDS, CORRECTED, FAILS = "holds", "holds as corrected", "fails: counterexample"
+OPEN, NOT_TESTABLE = "open: evidence", "not testable: reason"
+
+EXPECTED = {
+    "A.thm7": CORRECTED, "A.rem8": CORRECTED, "A.thm9": CORRECTED, "A.thm10": CORRECTED, "A.thm12": FAILS,
+    "A.cor13": FAILS, "A.def14": CORRECTED, "A.thm15": CORRECTED, "A.thm16": CORRECTED, "A.cor17": FAILS,
+    "A.thm20": HOLDS, "A.rem21": CORRECTED, "A.appA1": CORRECTED, "A.appB": CORRECTED, "A.prop2": CORRECTED,
+    "A.prop27": NOT_TESTABLE, "A.prop34": CORRECTED, "A.fig1a": HOLDS, "A.fig1b": HOLDS, "A.contrib3": FAILS,
+    "A.open1": OPEN, "A.open2": OPEN, "A.open3": OPEN, "A.open4": OPEN, "A.open5": OPEN,
+    "B.lem2.3": HOLDS, "B.prop1": HOLDS, "B.prop2": CORRECTED, "B.prop3": CORRECTED, "B.prop4": CORRECTED,
+    "B.prop5": CORRECTED, "B.lem3.2": HOLDS, "B.rem4": CORRECTED, "B.conj": OPEN,
+    "E.thm5": FAILS, "E.cor6": FAILS, "E.prop9": NOT_TESTABLE, "E.thm17": CORRECTED, "E.prop18": CORRECTED,
+    "E.exp1": FAILS, "E.exp2": HOLDS, "E.exp3": HOLDS,
+}  # fmt: skip
+
+FAST = (
+    "A.thm12", "A.cor13", "A.contrib3", "A.def14", "A.thm16", "A.thm20", "A.rem21", "A.appA1", "A.prop27", "A.thm7",
+    "A.open4", "B.rem4", "B.prop3", "E.thm17", "E.exp2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def extra():
+    """Register claims for one test only."""
+    before = dict(registry._CLAIMS)
+    yield registry.claim
+    registry._CLAIMS.clear()
+    registry._CLAIMS.update(before)
+
+
+def test_every_statement_is_registered():
+    assert {each.id for each in claims.registered()} == set(EXPECTED)
+    for each in claims.registered():
+        assert each.statement.endswith((".", "?")), each.id
+        assert each.source, each.id
+
+
+def test_verdicts_are_the_five():
+    assert {str(verdict) for verdict in Verdict} == {HOLDS, CORRECTED, FAILS, OPEN, NOT_TESTABLE}
+
+
+def test_a_verdict_follows_from_the_checks():
+    assert judge(True, corrected=True) == HOLDS
+    assert judge(False, corrected=True) == CORRECTED
+    assert judge(False) == FAILS
+    with pytest.raises(ClaimError, match="its repair fails as well"):
+        judge(False, corrected=False)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_fast_claims_come_to_the_known_verdict(name):
+    [row] = claims.run(only=name)
+    assert row.get("error") is None
+    assert (row["id"], row["verdict"]) == (name, EXPECTED[name])
+    assert row["numbers"]
+    assert row["seconds"] > 0
+    json.dumps(row, allow_nan=False)
+
+
+def test_the_counterexample_lies_on_the_minima():
+    target, loss = claims.paper_a_minima.small_problem(jax.random.key(1))
+    del target
+    path = claims.paper_a_minima.vanishing_path(jax.random.key(1), [1.0, 1e3])
+    assert path[1, 0] > 1e3  # the norm
+    assert 0 < path[1, 1] < 1e-5  # the least positive eigenvalue
+    assert loss.scale == 1.0
+
+
+def test_positive_spectrum_is_that_of_the_hessian(key):
+    target, loss = claims.paper_a_minima.small_problem(key)
+    theta = jax.tree.map(lambda leaf: leaf[0], problems.random_minima(key, target, (2, 2, 2), 1))
+    exact = problems.spectra(loss, jax.tree.map(lambda leaf: leaf[None], theta))[0, -4:]
+    np.testing.assert_allclose(problems.positive_spectrum(loss, theta), exact, rtol=1e-9)
+
+
+def test_shares_across_the_critical_step():
+    _, ratios, shares, weak = claims.paper_a_dynamics.transition()
+    converged = np.array([row["share"] for row in shares["converged"]])
+    assert (converged[ratios < 1] > 0.98).all()
+    assert (converged[ratios > 1] == 0).all()
+    assert (weak < 2).all()
+    assert all(
+        0 < row["interval"][1] < 0.01 for row, ratio in zip(shares["converged"], ratios, strict=True) if ratio > 1
+    )
+
+
+def test_what_raises_is_reported_and_stops_nothing(extra, tmp_path):
+    def broken(key):
+        raise RuntimeError("lost")
+
+    def undrawable(key):
+        return Finding(Verdict.HOLDS, {"x": jnp.array([1.0, jnp.inf]), "y": np.float64(2)}, "", lambda: 1 / 0)
+
+    extra("Z.one", source="1", statement="One.")(broken)
+    extra("Z.two", source="2", statement="Two.")(undrawable)
+    rows = claims.run_report(paper="Z", out=tmp_path)
+    assert rows[0]["error"] == "RuntimeError: lost"
+    assert rows[0]["verdict"] is None
+    assert "ZeroDivisionError" in rows[1]["error"]
+    assert rows[1]["numbers"] == {"x": [1.0, "inf"], "y": 2.0}
+    assert claims.exit_code(rows) == 1
+    assert json.loads((tmp_path / "claims.json").read_text()) == rows
+    assert "ERROR" in (tmp_path / "report.md").read_text()
+    with pytest.raises(ValueError, match="registered twice"):
+        extra("Z.one", source="1", statement="One.")(broken)
+
+
+def test_report_files(tmp_path):
+    seen = []
+    rows = claims.run_report(only=["A.thm12", "A.thm20"], out=tmp_path / "new", on_row=seen.append)
+    assert seen == rows
+    assert claims.exit_code(rows) == 0
+    assert [row["id"] for row in json.loads((tmp_path / "new" / "claims.json").read_text())] == ["A.thm12", "A.thm20"]
+    text = (tmp_path / "new" / "report.md").read_text()
+    assert "![A.thm12](A.thm12.png)" in text
+    assert "Verdict: fails: counterexample." in text
+    assert (tmp_path / "new" / "A.thm12.png").stat().st_size > 5000
+    assert claims.run_report(only="A.thm20")[0]["verdict"] == HOLDS  # without a directory nothing is written
+
+
+def test_wrong_names_are_refused_before_anything_runs():
+    with pytest.raises(ValueError, match=r"Did you mean A\.thm20"):
+        claims.run(only="A.thm21")
+    with pytest.raises(ValueError, match="the papers are A, B, E"):
+        claims.run(paper="Q")
+    with pytest.raises(ValueError, match="belongs to paper B"):
+        claims.run(paper="B", only="A.thm12")
+
+
+def test_cells_of_the_report():
+    assert report._short([True, 0.5, None]) == "[True, 0.5, None]"
+    assert report._cell("|x|") == r"\|x\|"
+
+
+@pytest.mark.slow
+def test_all_claims(tmp_path):
+    rows = claims.run_report(out=tmp_path)
+    assert {row["id"]: row["verdict"] for row in rows} == EXPECTED
+    assert claims.exit_code(rows) == 0
+    assert max(row["seconds"] for row in rows) < 60
