@@ -21,9 +21,9 @@ def vanishing_eigenvalue_path(target: Map, widths: Sequence[int], stretch: float
 
     The balanced minimum with $D = \mathrm{diag}(t, 1/t, 1, \dots)$ passed from the first layer to the last:
     $W_h D$ and $D^{-1} W_1$. The eigenvalue of the output direction $u_2$ with the input direction $v_1$ is, for
-    h = 2, $2c (\sigma_1 + \sigma_2) / t^2$; for more layers the extra terms are of order $t^{-4}$. There
-    $\lambda_{max}$ grows like $t^{2(h-1)}$, so for h = 3 read the least eigenvalue off the singular values of the Jacobian (squared,
-    times 2c), not off the Hessian, whose rounding hides it.
+    h = 2, $2c (\sigma_1 + \sigma_2) / t^2$; for more layers the extra terms are of order $t^{-4}$.
+    $\lambda_{max}$ grows like $t^2$ for h = 2 and like $t^4$ beyond, so read the least eigenvalue off the singular
+    values of the Jacobian (squared, times 2c), not off the Hessian, whose rounding hides it.
 
     Raises
     ------
