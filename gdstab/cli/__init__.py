@@ -10,6 +10,10 @@ from collections.abc import Sequence
 COMMANDS = {
     "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
     "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
+    "critical": "the flattest minimum, the critical step size, how much of the minima is stable (Figure 1b of paper A)",
+    "spectrum": "the spectrum of the Hessian at a point, along an orbit, or at random minima",
+    "overfitting": "where linear networks end: at global minima, or at which saddles (the conjecture of paper B)",
+    "claims": "every numbered statement of the papers, tested",
     "info": "devices, versions, precision, cores",
 }
 """Each is a module `gdstab.cli.<name>` with `main(arguments) -> exit code`."""

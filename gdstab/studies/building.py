@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import losses
-from gdstab._types import LossFn, Point, Scalar
+from gdstab import ensembles, losses, minima
+from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import options as opt
+from gdstab.theory import factorisations
 
 
 class Flattened(eqx.Module):
@@ -26,21 +27,29 @@ class Flattened(eqx.Module):
 
     def __call__(self, theta: Point) -> Scalar:
         """The loss at one point."""
+        return self.loss(self.layers(theta))
+
+    def residual(self, theta: Point):
+        """That of the loss, which vanishes on its minima."""
+        return self.loss.residual(self.layers(theta))
+
+    def layers(self, theta: Point) -> tuple:
+        """The matrices."""
         matrices, start = [], 0
         for shape in self.shapes:
             stop = start + math.prod(shape)
             matrices.append(theta[start:stop].reshape(shape))
             start = stop
-        return self.loss(tuple(matrices))
+        return tuple(matrices)
 
 
 class WithFloor(eqx.Module):
-    """A user's function, and its infimum."""
+    """A function of any parameters, and its infimum."""
 
     loss: Callable
     loss_floor: float
 
-    def __call__(self, theta: Point):
+    def __call__(self, theta: Theta):
         """Whatever the function returns: `check_loss` says what is wrong with it."""
         return self.loss(theta)
 
@@ -81,7 +90,7 @@ def build_plane(plane: tuple[float, ...], dim: int):
 def configuration(options) -> dict:
     """As `options.configuration`; a user's own loss is known by the text of its file, wherever that lies."""
     found = opt.configuration(options)
-    if isinstance(options.loss, opt.Custom):
+    if isinstance(getattr(options, "loss", None), opt.Custom):
         path, _ = _split(options.loss.path)
         found["loss"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -123,12 +132,45 @@ def _linear_network(options: opt.Linear) -> tuple[LossFn, int]:
     widths = options.widths
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(f"--loss.widths takes at least two positive widths, from inputs to outputs, but got {widths}")
-    draw = np.random.default_rng(options.seed).standard_normal((widths[-1], widths[0])) / math.sqrt(widths[0])
     dtype = jnp.result_type(float)
-    network = losses.LinearNetwork(jnp.eye(widths[0], dtype=dtype), jnp.asarray(draw, dtype), options.scale)
+    network = losses.LinearNetwork(jnp.eye(widths[0], dtype=dtype), jnp.asarray(teacher(options), dtype), options.scale)
     shapes = tuple(zip(widths[1:], widths[:-1], strict=True))
     floor = float(network.floor(tuple(jnp.zeros(shape, dtype) for shape in shapes)))
     return Flattened(network, floor, shapes), sum(math.prod(shape) for shape in shapes)
+
+
+def teacher(options: opt.Linear) -> np.ndarray:
+    """The matrix that a linear network is to learn, [d_out, d_in]."""
+    widths = options.widths
+    return np.random.default_rng(options.seed).standard_normal((widths[-1], widths[0])) / math.sqrt(widths[0])
+
+
+def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) -> np.ndarray:
+    """Random global minima `[num, dim]`: exact factorisations of a teacher, else projections of normal points.
+
+    Raises
+    ------
+    ValueError
+        If the loss does not say `residual(theta)`, or a projection does not reach the minima.
+    """
+    key = jax.random.key(seed)
+    if isinstance(options, opt.Linear):
+        build_loss(options)  # refuses impossible widths
+        target = jnp.asarray(teacher(options), dtype)
+
+        def draw(number):
+            layers = factorisations.random_factorisation(
+                jax.random.fold_in(key, number), target, options.widths, spread
+            )
+            return jnp.concatenate([layer.ravel() for layer in layers])
+
+        return np.asarray(ensembles.map_points(draw, np.arange(num, dtype=np.uint32)))
+    loss, dim = build_loss(options)
+    found = minima.sample(loss, key, num, jnp.zeros(dim, dtype), spread=spread, map=ensembles.map_points)
+    missed = ~(np.asarray(found.residual_norm) <= math.sqrt(np.finfo(dtype).eps))
+    if missed.any():
+        raise ValueError(f"{int(missed.sum())} of {num} points could not be moved to the minima: try another --spread")
+    return np.asarray(found.theta)
 
 
 def check_precision(precision: int) -> np.dtype:

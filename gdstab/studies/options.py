@@ -158,7 +158,139 @@ class Orbit:
     """what is minimised: any of these, after all other options"""
 
 
-STUDIES = {"heatmap": Heatmap, "orbit": Orbit}
+@dataclasses.dataclass(frozen=True)
+class Critical:
+    """How flat can a minimum be, up to which step size is one stable, and how much of the minima is?"""
+
+    step_sizes: str = "0.02:0.6:30"
+    """step sizes, as low:high:number, or with commas between them"""
+    samples: int = 20_000
+    """random minima whose sharpness is taken"""
+    spread: float = 1.0
+    """standard deviation of what is drawn to make them"""
+    starts: int = 8
+    """from how many of them the flattest minimum is sought"""
+    box: Box = ((-4.0, 4.0), (-4.0, 4.0))
+    """the rectangle of Figure 1(b), for a product of two scalars"""
+    resolution: tuple[int, int] = (400, 400)
+    """cells along its two axes"""
+    max_steps: int = 4000
+    """updates at the most from each of them"""
+    seed: int = 0
+    """of all that is random"""
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/critical")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """continue the interrupted run that is in the directory"""
+    loss: Scalar | Vector | Linear = dataclasses.field(default_factory=lambda: Scalar(scale=1.0))
+    """what is minimised: any of these, after all other options"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+    """The spectrum of the Hessian at a point, along an orbit of descent, or at random minima."""
+
+    where: Literal["point", "orbit", "minima"] = "orbit"
+    """at the start, along the orbit from there, or at random minima"""
+    step_sizes: tuple[float, ...] = (0.5,)
+    """step sizes whose thresholds 2 / step size are marked; the orbit takes the first"""
+    start: tuple[float, ...] = ()
+    """the initial point; by default a random one"""
+    spread: float = 0.5
+    """standard deviation of what is random"""
+    num_steps: int = 60
+    """updates of the orbit"""
+    every: int = 1
+    """take the spectrum after so many updates each"""
+    samples: int = 1000
+    """random minima"""
+    dense_limit: int = 512
+    """up to this many parameters all eigenvalues are computed; above, the two ends and the density"""
+    num_matvecs: int = 64
+    """Hessian-vector products of Lanczos, above that limit"""
+    num_probes: int = 16
+    """random vectors of the density, above that limit"""
+    seed: int = 0
+    """of all that is random"""
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/spectrum")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """begin an interrupted run again (it is short)"""
+    loss: Loss = dataclasses.field(default_factory=lambda: Linear(widths=(3, 3, 3)))
+    """what is minimised: any of these, after all other options"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Overfitting:
+    """Where do gradient flow and descent of deep linear networks end: at a global minimum, or at which saddle?"""
+
+    hidden_layers: tuple[int, ...] = (1, 2)
+    """numbers of hidden layers, one network for each"""
+    inputs: int = 4
+    """input width"""
+    hidden: int = 3
+    """width of every hidden layer"""
+    outputs: int = 3
+    """output width"""
+    datasets: int = 4
+    """random targets; inputs are whitened"""
+    starts: int = 100_000
+    """random starts of descent for each number of hidden layers, shared among the targets"""
+    flow_starts: int = 600
+    """the same for gradient flow"""
+    spread: float = 0.5
+    """standard deviation of the entries of a random start"""
+    step_share: float = 0.2
+    """the step size of descent as a share of the critical one"""
+    special_starts: int = 60
+    """starts in each set that leads to saddles"""
+    nudge: float = 1e-3
+    """how far from these sets they are started once more"""
+    lingering_spreads: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01)
+    """standard deviations of the starts whose time near saddles is taken"""
+    lingering_starts: int = 40
+    """orbits of gradient flow for each of them, for each target and number of hidden layers"""
+    band: float = 0.1
+    """near a saddle is a loss within this share of the distance to the next critical value"""
+    time: float = 20_000.0
+    """how long gradient flow runs at the most"""
+    loss_tol: float = 1e-12
+    """descent has come to a global minimum when the loss is this close to its infimum"""
+    grad_tol: float = 1e-9
+    """descent has come to a critical point when the norm of the gradient is at most this"""
+    flow_tol: float = 1e-10
+    """the tolerance of the loss for gradient flow; its square root is that of the gradient, divided by 100"""
+    escape_radius: float = 1e3
+    """diverged when the norm of the parameters exceeds this"""
+    max_steps: int = 200_000
+    """updates of descent at the most"""
+    seed: int = 0
+    """of targets and starts"""
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/overfitting")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """continue the interrupted run that is in the directory"""
+
+
+STUDIES = {
+    "heatmap": Heatmap,
+    "orbit": Orbit,
+    "critical": Critical,
+    "spectrum": Spectrum,
+    "overfitting": Overfitting,
+}
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
 
 
@@ -169,8 +301,30 @@ def configuration(options) -> dict:
     {'name': 'scalar', 'depth': 2, 'target': 1.0, 'scale': 1.0}
     """
     fields = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_IDENTITY}
-    fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
+    if "loss" in fields:
+        fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
     return {"study": type(options).__name__.lower(), **_plain(fields)}
+
+
+def parse_range(text: str) -> list[float]:
+    """Numbers from `low:high:number`, both ends included, or from a list with commas.
+
+    >>> parse_range("0.1:0.5:3"), parse_range("0.5,2")
+    ([0.1, 0.3, 0.5], [0.5, 2.0])
+    """
+    words = text.split(":")
+    try:
+        if len(words) == 1:
+            return [float(word) for word in text.split(",")]
+        low, high, number = float(words[0]), float(words[1]), int(words[2]) if len(words) == 3 else 0
+    except ValueError:
+        number = 0
+    if number < 2 or not low < high:
+        raise ValueError(
+            f"expected low:high:number with low < high and at least two numbers, such as 0.02:0.6:30, or numbers with "
+            f"commas between them, but got {text!r}"
+        )
+    return [(low * (number - 1 - i) + high * i) / (number - 1) for i in range(number)]
 
 
 def _plain(value):
