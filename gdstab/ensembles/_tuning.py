@@ -27,11 +27,11 @@ def choose(platform: str, lanes: int, bytes_per_lane: int, num_devices: int, blo
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
         block = block or int(np.clip(2 ** int(np.log2(12_288 / bytes_per_lane)), 16, 512))
         workers = max(cores(), num_devices) + 1  # one more: while some compute, another stores what it found
-        chunk, updates_per_test = 2**17, 1
+        chunk, updates_per_test = int(np.clip(2 ** int(np.log2(2**23 / bytes_per_lane)), block, 2**19)), 1
     else:
         block = block or 2**20
         chunk, updates_per_test, workers = block, 16, 2 * num_devices
-    share = -(-lanes // (workers if platform == "cpu" else num_devices))
+    share = -(-lanes // (max(cores(), num_devices) if platform == "cpu" else num_devices))
     chunk = min(max(chunk, block), 1 << max(share - 1, 1).bit_length())
     block = min(block, max(chunk, 16))
     chunk = -(-chunk // block) * block
