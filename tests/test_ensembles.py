@@ -270,3 +270,19 @@ def test_map_points_equals_a_loop(rng):
         np.testing.assert_allclose(result["norm"], (points**2).sum(1))
     with pytest.raises(ValueError, match="empty"):
         gd.ensembles.map_points(fn, points[:0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_kept_changes_no_verdict(dtype):
+    """Without end points the stragglers of the first pass start again instead of being handed over."""
+    source = gd.sampling.GridSource(BOX, (96, 80), dtype=dtype, compact=True)
+    stopping = StoppingRule(loss_tol=1e-10, max_steps=3000, max_period=8)
+    for initial in (source, source.take(np.arange(96 * 80))):
+        for sizes in (0.55, [0.3, 0.55]):
+            kept, bare = (
+                gd.run(gd.gradient_descent(), product_loss, initial, sizes, stopping, keep=keep)
+                for keep in (("theta",), ())
+            )
+            assert kept.lane_steps == bare.lane_steps
+            for name in ("outcome", "steps", "period"):
+                np.testing.assert_array_equal(getattr(kept, name), getattr(bare, name))

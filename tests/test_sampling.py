@@ -135,3 +135,11 @@ def test_sobol_is_indexed_by_position(seed):
 def test_bad_input(make, key):
     with pytest.raises(ValueError, match="expected"):
         make(key)
+
+
+def test_points_taken_on_the_host_equal_those_made_in_jit():
+    numbers = np.array([5, 0, 59, 17, 17])
+    for frame in ({}, {"origin": [0.1, 0.2, 0.3], "directions": [[1.0, 0.3, 0.0], [0.0, 0.7, 1.0]]}):
+        for compact in (False, True):
+            source = sampling.GridSource(((-1, 1), (0, 3)), (6, 10), compact=compact, **frame)
+            np.testing.assert_array_equal(source.take(numbers), source(jnp.asarray(numbers)))

@@ -226,8 +226,9 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
     floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
-    static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep)
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
+    want_state = "theta" in keep or not feed.can_take
+    static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
     job = Job(
         static=static,
         arrays=jax.device_put(arrays, devices[0] if len(devices) == 1 else None),

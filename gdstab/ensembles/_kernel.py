@@ -41,7 +41,7 @@ class Lanes(NamedTuple):
 class Swept(NamedTuple):
     """What a pass returns, `[blocks, ..., lanes]` each; only what is asked for, because writing it costs time."""
 
-    state: State
+    state: State | None
     count: Int32[Array, "blocks lanes"]
     period: Int32[Array, "blocks lanes"] | None
     step_size: Float[Array, "*blocks lanes"] | Float[Array, "*blocks"]
@@ -203,7 +203,8 @@ def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
 
     outcome, value = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
     period = None if stopping.max_period is None else lanes.period
-    return Swept(lanes.state, lanes.count, period, lanes.step_size, outcome, value)
+    state = lanes.state if static.want_state else None
+    return Swept(state, lanes.count, period, lanes.step_size, outcome, value)
 
 
 class Static(NamedTuple):
@@ -216,6 +217,7 @@ class Static(NamedTuple):
     block: int
     updates_per_test: int
     want_loss: bool
+    want_state: bool
 
 
 def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) -> Swept:

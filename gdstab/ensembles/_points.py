@@ -85,6 +85,18 @@ class Feed(NamedTuple):
             return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, step_size
         return _take(self.initial, lane % self.num_points), None, step_size
 
+    @property
+    def can_take(self) -> bool:
+        """Whether single points can be had again, so that a first pass need not hand back the states of its lanes."""
+        return self.by_rows and (not is_source(self.initial) or hasattr(self.initial, "take"))
+
+    def take(self, lanes: np.ndarray, chunk: int):
+        """As a call, for any lanes of one step size."""
+        numbers = lanes % self.num_points
+        points = self.initial.take(numbers) if is_source(self.initial) else _take(self.initial, numbers)
+        row = int(lanes[0]) // self.num_points if len(lanes) else 0
+        return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, self.step_sizes[row % len(self.step_sizes)]
+
     def spans(self, start: int, total: int, tile: int) -> list[tuple[int, int]]:
         """Tiles of lanes from `start` on; by rows, none crosses from one step size to the next."""
         ends = sorted({*range(0, total, tile), *(range(0, total, self.num_points) if self.by_rows else ()), total})

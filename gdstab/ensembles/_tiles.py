@@ -50,9 +50,10 @@ class Job(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """Stragglers on the host: their places in the tile, and their states, the lanes first."""
+    """Stragglers on the host: their lanes, and their states with the lanes first, or None where they start again."""
 
-    place: np.ndarray
+    place: np.ndarray  # in the tile
+    lane: np.ndarray  # in the ensemble
     state: Any
     step_size: np.ndarray  # a scalar where all lanes share it
 
@@ -69,13 +70,14 @@ def run_tile(job: Job, start: int, stop: int) -> Tile:
     work = [partial(_first_pass, job, start + a, start + b) for a, b in pieces]
     places = [range(a, b) for a, b in pieces]
     for since, until in passes:
-        left, updates = zip(*job.pool.map(partial(_finish, job, store, since, until), work, places), strict=True)
+        finish = partial(_finish, job, store, start, since, until)
+        left, updates = zip(*job.pool.map(finish, work, places), strict=True)
         lane_steps += sum(updates)
         packed = _join(left)
         if not len(packed.place) or until == job.max_steps:
             break
-        if since == 0:
-            compile_seconds += _warm_up(job, "later", _later_pass, _cut(packed, 0, 0), until, until)
+        kind = "again" if packed.state is None else "later"
+        compile_seconds += _warm_up(job, kind, _later_pass, _cut(packed, 0, 0), until, until)
         share = max(-(-len(packed.place) // job.tuning.workers), job.tuning.block)
         parts = [_cut(packed, a, b) for a, b in _pieces(len(packed.place), min(share, job.tuning.later))]
         work, places = [partial(_later_pass, job, part, until) for part in parts], [part.place for part in parts]
@@ -111,8 +113,12 @@ def _first_pass(job: Job, start: int, stop: int, until: int) -> Swept:
 
 
 def _later_pass(job: Job, part: Packed, since: int, until: int) -> Swept:
-    _, later = compiled(job.devices[0].platform, job.static)
     chunk, block = job.tuning.later, job.tuning.block
+    static = job.static._replace(chunk=chunk, want_state=True)
+    again, later = compiled(job.devices[0].platform, static)
+    if part.state is None:  # cheaper than handing back the states of all lanes for the sake of a few
+        args = _place(job, job.feed.take(part.lane, chunk))
+        return jax.block_until_ready(again(job.arrays, *args, np.int32(len(part.place)), np.int32(until)))
     state = jax.tree.map(lambda leaf: _spread(leaf, chunk, block), part.state)
     alive = (np.arange(chunk) < len(part.place)).reshape(-1, block)
     count, period = np.full(alive.shape, since, np.int32), np.zeros(alive.shape, np.int32)
@@ -121,7 +127,7 @@ def _later_pass(job: Job, part: Packed, since: int, until: int) -> Swept:
     return jax.block_until_ready(later(job.arrays, _place(job, lanes), np.int32(since), np.int32(until)))
 
 
-def _finish(job: Job, store: "_Store", since: int, until: int, call: Callable, place) -> tuple[Packed, int]:
+def _finish(job: Job, store: "_Store", start: int, since: int, until: int, call: Callable, place) -> tuple[Packed, int]:
     """Do a pass, store and report what it found, and take out the lanes without a verdict; with its updates."""
     swept, used = call(until), len(place)
     outcome, count = _flat(swept.outcome, used), _flat(swept.count, used)
@@ -135,7 +141,7 @@ def _finish(job: Job, store: "_Store", since: int, until: int, call: Callable, p
     state = jax.tree.map(lambda leaf: np.asarray(leaf)[row, ..., column], swept.state)
     sizes = np.asarray(swept.step_size)
     where = left + place.start if isinstance(place, range) else place[left]
-    return Packed(where, state, sizes[0] if job.feed.by_rows else sizes[row, column]), updates
+    return Packed(where, where + start, state, sizes[0] if job.feed.by_rows else sizes[row, column]), updates
 
 
 class _Store:
