@@ -1,5 +1,8 @@
 """The engine against a plain loop: verdicts and counts, lane by lane, whatever the block, the tile or the devices."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -286,3 +289,29 @@ def test_what_is_kept_changes_no_verdict(dtype):
             assert kept.lane_steps == bare.lane_steps
             for name in ("outcome", "steps", "period"):
                 np.testing.assert_array_equal(getattr(kept, name), getattr(bare, name))
+
+
+TWO_DEVICES = """
+import jax, numpy as np, gdstab as gd
+jax.config.update("jax_enable_x64", True)
+assert len(jax.devices()) == 2
+loss = gd.losses.ScalarProduct(scale=1.0)
+source = gd.sampling.GridSource(((-4, 4), (-4, 4)), (300, 300), compact=True)
+stopping = gd.StoppingRule(max_steps=2000, max_period=8)
+for keep in ((), ("theta",)):
+    one, two = (
+        gd.run(gd.gradient_descent(), loss, source, 0.55, stopping, keep=keep, devices=devices)
+        for devices in (jax.devices()[:1], jax.devices())
+    )
+    for name in ("outcome", "steps", "period"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+print("equal")
+"""
+
+
+def test_two_devices_equal_one():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr

@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 def draw_trajectories(panels: Sequence[Panel]) -> Figure:
     """One panel for each step size, orbits as dots joined in the order of their updates."""
     with style.style():
-        figure = style.new_figure(0.4 + 3.6 * len(panels), 4.0)
+        figure = style.new_figure(0.4 + 3.6 * len(panels), 4.3)
         entries = {}
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for number, (axes, panel) in enumerate(zip(row, panels, strict=True)):
