@@ -242,6 +242,5 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         pool=worker_pool(1 if alone else tuning.workers),
         turns=itertools.count(),
         lock=threading.Lock(),
-        warm=set(),
     )
     return job, total

@@ -46,7 +46,6 @@ class Job(NamedTuple):
     pool: ThreadPoolExecutor
     turns: itertools.count
     lock: threading.Lock
-    warm: set
 
 
 class Packed(NamedTuple):
@@ -90,14 +89,19 @@ def _pieces(total: int, size: int) -> list[tuple[int, int]]:
     return [(a, min(a + size, total)) for a in range(0, total, size)]
 
 
+_WARM: set = set()
+"""What has been compiled in this process: kinds of pass, with all that they depend on."""
+
+
 def _warm_up(job: Job, kind: str, call: Callable, *args) -> float:
     """Seconds that the first call of its kind takes, on lanes that only pad: those of its compilation."""
+    known = (kind, job.static, job.tuning, job.devices, job.feed.by_rows, *jax.tree.leaves(job.point))
     with job.lock:
-        if kind in job.warm:
+        if known in _WARM:
             return 0.0
         begin = time.perf_counter()
         call(job, *args)
-        job.warm.add(kind)
+        _WARM.add(known)
         return time.perf_counter() - begin
 
 
