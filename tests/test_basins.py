@@ -8,6 +8,7 @@ import pytest
 from gdstab import basins, stability
 from gdstab.losses import ScalarProduct, VectorProduct
 from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.sampling import GridSource
 from gdstab.theory import scalar
 from gdstab.updates import gradient_descent
 
@@ -49,7 +50,7 @@ def test_bracket_counts_neighbours():
     """A block of 3 x 3 converged cells: one has all neighbours in it, and 5 x 5 cells are in or next to it."""
     outcome = np.full((7, 8), Outcome.DIVERGED, np.int8)
     outcome[2:5, 2:5] = Outcome.CONVERGED
-    source = basins.GridSource(((0, 7), (0, 16)), (7, 8))
+    source = GridSource(((0, 7), (0, 16)), (7, 8))
     result = basins.Heatmap(
         outcome=outcome, steps=np.ones((7, 8), np.int32), above_floor=np.zeros(0, np.int64), source=source,
         step_size=0.1, box=((0.0, 7.0), (0.0, 16.0)), axes=("x0", "x1"), lane_steps=0, compile_seconds=0.0,

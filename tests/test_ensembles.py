@@ -197,17 +197,29 @@ def test_sweeps_trace_once():
     assert traces - after_one <= 2 * per_run * 4
 
 
-def test_iter_run_yields_the_same_lanes_and_can_start_late():
+def test_iter_run_yields_the_same_lanes_and_can_run_some_of_them():
     points = gd.sampling.grid(BOX, (60, 50))
     stopping = StoppingRule(max_steps=100)
     whole = gd.run(gd.gradient_descent(), product_loss, points, 0.2, stopping)
+    spans = [(1400, 2100), (2100, 2800), (0, 17)]
     tiles = list(
-        gd.ensembles.iter_run(gd.gradient_descent(), product_loss, points, 0.2, stopping, tile=700, start=1400)
+        gd.ensembles.iter_run(gd.gradient_descent(), product_loss, points, 0.2, stopping, tile=700, spans=spans)
     )
-    assert tiles[0].start == 1400
-    assert tiles[-1].stop == 3000
-    np.testing.assert_array_equal(np.concatenate([tile.steps for tile in tiles]), whole.steps[1400:])
-    assert tiles[0].theta is None
+    assert [(tile.start, tile.stop) for tile in tiles] == spans
+    for tile in tiles:
+        np.testing.assert_array_equal(tile.steps, whole.steps[tile.start : tile.stop])
+        assert tile.theta is None
+
+
+def test_spans_of_a_lazy_source_stay_within_one_step_size():
+    source = gd.sampling.GridSource(BOX, (60, 50))
+    arguments = gd.gradient_descent(), product_loss, source, [0.1, 0.2], StoppingRule(max_steps=100)
+    tiles = list(gd.ensembles.iter_run(*arguments, tile=2000))
+    assert [(tile.start, tile.stop) for tile in tiles] == [(0, 2000), (2000, 3000), (3000, 5000), (5000, 6000)]
+    with pytest.raises(ValueError, match="of one step size"):
+        gd.ensembles.iter_run(*arguments, spans=[(2000, 4000)])
+    with pytest.raises(ValueError, match="spans"):
+        gd.ensembles.iter_run(*arguments, spans=[(6000, 6001)])
 
 
 def test_progress_adds_up():

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -153,12 +153,13 @@ def iter_run(
     tile: int = TILE,
     devices=None,
     progress: Callable[[int, int], None] | None = None,
-    start: int = 0,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Tile]:
     """As `run`, but yield `tile` lanes at a time, in order, so that an ensemble need not fit into memory.
 
-    Lane number `s * points + p` pairs step size `s` with point `p`; `start` skips the lanes before it. The next tile
-    runs while the caller works on this one.
+    Lane number `s * points + p` pairs step size `s` with point `p`. With `spans`, a list of `(first lane, behind the
+    last)`, only those lanes run, a tile for each: what an interrupted run still lacks, or the share of one process. The
+    next tile runs while the caller works on this one.
 
     Raises
     ------
@@ -168,10 +169,15 @@ def iter_run(
     job, total = _job(
         rule, loss, initial, step_sizes, stopping, product, frozenset(keep), block, tile, devices, progress
     )
-    if tile < 1 or not 0 <= start <= total:
+    spans = job.feed.spans(total, tile) if spans is None and tile >= 1 else list(spans or ())
+    wrong = [span for span in spans if not job.feed.allows(*span, total)]
+    if tile < 1 or wrong:
         job.pool.shutdown()
-        raise ValueError(f"`tile` must be positive and `start` between 0 and {total}, but got {tile} and {start}.")
-    return _tiles_in_order(job, job.feed.spans(start, total, tile))
+        rows = f" of one step size ({job.feed.num_points} lanes each)" if job.feed.by_rows else ""
+        raise ValueError(
+            f"`tile` must be positive, and each of `spans` some of the {total} lanes{rows}, but got {tile} and {wrong[:1]}."
+        )
+    return _tiles_in_order(job, spans)
 
 
 def _tiles_in_order(job: Job, ranges: list[tuple[int, int]]) -> Iterator[Tile]:

@@ -1,6 +1,5 @@
 """Where an ensemble's lanes come from, and `map_points`: any per-point function over many points."""
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from math import prod
@@ -97,10 +96,16 @@ class Feed(NamedTuple):
         row = int(lanes[0]) // self.num_points if len(lanes) else 0
         return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, self.step_sizes[row % len(self.step_sizes)]
 
-    def spans(self, start: int, total: int, tile: int) -> list[tuple[int, int]]:
-        """Tiles of lanes from `start` on; by rows, none crosses from one step size to the next."""
-        ends = sorted({*range(0, total, tile), *(range(0, total, self.num_points) if self.by_rows else ()), total})
-        return [(a, b) for a, b in itertools.pairwise(ends) if a >= start]
+    def spans(self, total: int, tile: int) -> list[tuple[int, int]]:
+        """Tiles of lanes; by rows, each row is cut anew, and none crosses from one step size to the next."""
+        rows = range(0, total, self.num_points if self.by_rows else total)
+        ends = [min(row + rows.step, total) for row in rows]
+        return [(a, min(a + tile, end)) for row, end in zip(rows, ends, strict=True) for a in range(row, end, tile)]
+
+    def allows(self, start: int, stop: int, total: int) -> bool:
+        """Whether these lanes can be one tile."""
+        one_row = not self.by_rows or start // self.num_points == (stop - 1) // self.num_points
+        return 0 <= start < stop <= total and one_row
 
 
 def _pad(leaf: np.ndarray, length: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How surely: confidence intervals for shares that were counted, on the host, for one count or arrays of them."""
+"""Intervals for one share of counted hits: Wilson, Clopper-Pearson, the rule of three."""
 
 from typing import TypeAlias
 

@@ -179,9 +179,10 @@ def heatmap(
     origin, directions, axes = parse_plane(plane, dim)
     source = GridSource(sides, shape, origin, directions, dtype, compact=True)
     room = _Room(shape[0] * shape[1], finished)
+    spans = [(start, min(start + tile, source.num_points)) for start in range(room.filled, source.num_points, tile)]
     parts = ensembles.iter_run(
         rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
-        progress=progress, start=room.filled,
+        progress=progress, spans=spans,
     )  # fmt: skip
     compile_seconds = _fill(room, parts, getattr(loss, "loss_floor", 0.0), stopping.loss_tol, on_patch)
     return Heatmap(
