@@ -6,7 +6,16 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from gdstab._numerics import matmul, sum_squares, tolerance
-from gdstab.losses import DoubleWell, Himmelblau, LinearNetwork, Quadratic, Rosenbrock, ScalarProduct, VectorProduct
+from gdstab.losses import (
+    DoubleWell,
+    Himmelblau,
+    LinearNetwork,
+    Quadratic,
+    RegularisedProduct,
+    Rosenbrock,
+    ScalarProduct,
+    VectorProduct,
+)
 from tests.conftest import assert_close
 
 RNG = np.random.default_rng(3)
@@ -16,6 +25,7 @@ KNOWN = [  # loss, theta at a minimum, sharpness there (all by hand)
     (ScalarProduct(2, 2.0, 0.5), jnp.array([4.0, 0.5]), 16.25),
     (ScalarProduct(3, 8.0, 0.5), jnp.array([2.0, 2.0, 2.0]), 48.0),
     (VectorProduct(2, 1.0, 1.0), jnp.array([1.0, 2.0, 1.0, 0.0]), 12.0),
+    (RegularisedProduct(0.75, -1.0, 0.5), jnp.array([-0.5, 0.5]), 1.5),
     (LinearNetwork(jnp.eye(2), jnp.diag(jnp.array([4.0, 1.0]))), (jnp.diag(jnp.array([2.0, 1.0])),) * 2, 8.0),
     (Quadratic(jnp.diag(jnp.array([3.0, 5.0])), jnp.array([1.0, 2.0])), jnp.array([1.0, 2.0]), 5.0),
     (Rosenbrock(), jnp.ones(2), 501 + np.sqrt(250601)),
@@ -180,3 +190,13 @@ def test_tolerance_follows_dtype():
     assert float(sum_squares({"a": jnp.ones(2), "b": jnp.ones((), "float32")})) == 3.0
     with pytest.raises(ValueError, match="at least one array"):
         sum_squares(())
+
+
+def test_regularised_product_is_the_product_without_decay_and_has_one_minimum_with_much():
+    theta = jnp.array([1.5, -0.4])
+    assert float(RegularisedProduct(0.0, 1.3, 0.7)(theta)) == float(ScalarProduct(2, 1.3, 0.7)(theta))
+    much = RegularisedProduct(3.0, 1.0, 0.5)
+    assert much.minimum().tolist() == [0.0, 0.0]
+    assert_close(much(much.minimum()), much.loss_floor)
+    with pytest.raises(ValueError, match="decay"):
+        RegularisedProduct(-0.1)

@@ -175,7 +175,7 @@ def iter_run(
         job.pool.shutdown()
         rows = f" of one step size ({job.feed.num_points} lanes each)" if job.feed.by_rows else ""
         raise ValueError(
-            f"`tile` must be positive, and each of `spans` some of the {total} lanes{rows}, but got {tile}, {wrong[:1]}."
+            f"`tile` must be positive, and each of `spans` some of {total} lanes{rows}, but got {tile}, {wrong[:1]}."
         )
     return _tiles_in_order(job, spans)
 

@@ -166,6 +166,65 @@ class VectorProduct(eqx.Module):
         return jnp.asarray(self.target, theta.dtype) - jnp.sum(u * v)  # not a dot product, which batches badly
 
 
+class RegularisedProduct(eqx.Module):
+    r"""Product of two scalars with weight decay, $L(x, y) = c\,(a - xy)^2 + \tfrac{\lambda}{2}(x^2 + y^2)$.
+
+    For $0 < \lambda < 2 c |a|$ there are two minima, $x = \pm\sqrt{|a| - \lambda/2c}$, $y = \operatorname{sgn}(a)\,x$,
+    and at large step sizes the edge of their basins is fractal; $\lambda = 0$ is `ScalarProduct`, whose basin has a
+    smooth edge. From $\lambda = 2 c |a|$ on, 0 is the only minimum.
+
+    Parameters
+    ----------
+    decay
+        The weight $\lambda \ge 0$.
+    target, scale
+        The numbers $a$ and $c > 0$.
+
+    Examples
+    --------
+    >>> loss = RegularisedProduct(decay=0.5, target=1.0, scale=0.5)
+    >>> at = loss.minimum()
+    >>> bool(abs(loss(at) - loss.loss_floor) < 1e-6), loss.loss_floor
+    (True, 0.375)
+    """
+
+    decay: ArrayLike = eqx.field(default=0.2, converter=_as_float)
+    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+
+    def __check_init__(self):
+        _check_constants(self.target, self.scale)
+        if is_concrete(self.decay) and not (jnp.shape(self.decay) == () and 0 <= float(self.decay) < math.inf):
+            raise ValueError(f"decay: expected one finite number, 0 or more, got {self.decay}; 0 switches it off")
+
+    def __call__(self, theta: Point) -> Scalar:
+        """The loss at one point."""
+        if theta.shape != (2,):
+            raise ValueError(f"expected theta of shape (2,), got {theta.shape}; pass one point, unbatched")
+        scale, target, decay = (jnp.asarray(c, theta.dtype) for c in (self.scale, self.target, self.decay))
+        residual = target - _product(theta)
+        return scale * residual * residual + decay / 2 * jnp.sum(theta * theta)
+
+    @property
+    def loss_floor(self):
+        r"""The infimum: $\lambda |a| - \lambda^2/4c$, and $c a^2$ from $\lambda = 2 c |a|$ on; attained."""
+        size = abs(self.target)
+        decay = min(self.decay, 2 * self.scale * size)
+        return decay * size - decay * decay / (4 * self.scale)
+
+    def minimum(self, dtype=None) -> Point:
+        """The minimum with a positive second entry; 0 where that is the only one.
+
+        Examples
+        --------
+        >>> RegularisedProduct(decay=0.75, target=-1.0).minimum().tolist()
+        [-0.5, 0.5]
+        """
+        target = jnp.asarray(self.target, dtype or jnp.result_type(float))
+        size = jnp.sqrt(jnp.maximum(jnp.abs(target) - self.decay / (2 * self.scale), 0))
+        return jnp.stack([jnp.sign(target) * size, size])
+
+
 def _check_constants(target, scale):
     for name, value in (("target", target), ("scale", scale)):
         if is_concrete(value) and jnp.shape(value) != ():

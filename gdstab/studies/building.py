@@ -186,6 +186,7 @@ def check_precision(precision: int) -> np.dtype:
 _BUILDERS = {
     opt.Scalar: lambda o: (losses.ScalarProduct(o.depth, o.target, o.scale), o.depth),
     opt.Vector: lambda o: (losses.VectorProduct(o.dim, o.target, o.scale), 2 * o.dim),
+    opt.Regularised: lambda o: (losses.RegularisedProduct(o.decay, o.target, o.scale), 2),
     opt.Linear: _linear_network,
     opt.Quadratic: lambda o: (losses.Quadratic(jnp.diag(jnp.asarray(o.curvatures, float))), len(o.curvatures)),
     opt.Rosenbrock: lambda _: (losses.Rosenbrock(), 2),

@@ -1,0 +1,78 @@
+"""What can be asked of each study: frozen dataclasses without JAX or NumPy, so that a parser is built in no time.
+
+The names are those of the Python interface, and a test holds that they stay so. The text under each field is its help
+on the command line.
+"""
+
+import dataclasses
+import math
+
+from gdstab.studies.options.curvature import Critical, Spectrum
+from gdstab.studies.options.losses import (
+    Custom,
+    Doublewell,
+    Himmelblau,
+    Linear,
+    Loss,
+    Quadratic,
+    Regularised,
+    Rosenbrock,
+    Scalar,
+    Vector,
+)
+from gdstab.studies.options.overfitting import Overfitting
+from gdstab.studies.options.parsing import Box, Interval, parse_range
+from gdstab.studies.options.planes import Heatmap, Orbit
+
+__all__ = [
+    "STUDIES",
+    "Box",
+    "Critical",
+    "Custom",
+    "Doublewell",
+    "Heatmap",
+    "Himmelblau",
+    "Interval",
+    "Linear",
+    "Loss",
+    "Orbit",
+    "Overfitting",
+    "Quadratic",
+    "Regularised",
+    "Rosenbrock",
+    "Scalar",
+    "Spectrum",
+    "Vector",
+    "configuration",
+    "parse_range",
+]
+
+STUDIES = {
+    "heatmap": Heatmap,
+    "orbit": Orbit,
+    "critical": Critical,
+    "spectrum": Spectrum,
+    "overfitting": Overfitting,
+}
+_NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
+
+
+def configuration(options) -> dict:
+    """All that decides a run's result, as plain JSON values.
+
+    >>> configuration(Heatmap())["loss"]
+    {'name': 'scalar', 'depth': 2, 'target': 1.0, 'scale': 1.0}
+    """
+    fields = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_IDENTITY}
+    if "loss" in fields:
+        fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
+    return {"study": type(options).__name__.lower(), **_plain(fields)}
+
+
+def _plain(value):
+    """Tuples as lists, as JSON reads them back; numbers JSON does not know as words."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
