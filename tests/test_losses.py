@@ -77,7 +77,7 @@ def test_gradient_is_lean(loss, theta, sharpness):
 @pytest.mark.parametrize("loss", [row[0] for row in KNOWN if hasattr(row[0], "minimum")])
 def test_minimum_is_one(loss):
     point = loss.minimum()
-    assert_close(loss(point), jnp.zeros(()))
+    assert_close(loss(point), jnp.asarray(getattr(loss, "loss_floor", 0.0)))
     assert_close(jax.grad(loss)(point), jnp.zeros_like(point))
 
 
@@ -197,6 +197,8 @@ def test_regularised_product_is_the_product_without_decay_and_has_one_minimum_wi
     assert float(RegularisedProduct(0.0, 1.3, 0.7)(theta)) == float(ScalarProduct(2, 1.3, 0.7)(theta))
     much = RegularisedProduct(3.0, 1.0, 0.5)
     assert much.minimum().tolist() == [0.0, 0.0]
-    assert_close(much(much.minimum()), much.loss_floor)
+    assert_close(much(much.minimum()), jnp.asarray(much.loss_floor))
+    little = RegularisedProduct(0.3, -1.2, 0.8)
+    assert_close(jnp.sum(little.residual(theta) ** 2), little(theta) - little.loss_floor)
     with pytest.raises(ValueError, match="decay"):
         RegularisedProduct(-0.1)

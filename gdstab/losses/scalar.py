@@ -205,6 +205,17 @@ class RegularisedProduct(eqx.Module):
         residual = target - _product(theta)
         return scale * residual * residual + decay / 2 * jnp.sum(theta * theta)
 
+    def residual(self, theta: Point) -> Float[Array, "2"]:
+        r"""The vector whose zeros are exactly the minima, [2]; its squares add up to $L - \min L$ below $2c|a|$.
+
+        There $L - \min L = \tfrac{\lambda}{2}(x - sy)^2 + c\,(xy - a + s\lambda/2c)^2$ with $s = \operatorname{sgn} a$.
+        """
+        scale, target, decay = (jnp.asarray(c, theta.dtype) for c in (self.scale, self.target, self.decay))
+        sign = jnp.sign(target)
+        apart = jnp.sqrt(decay / 2) * (theta[0] - sign * theta[1])
+        product = jnp.sqrt(scale) * (_product(theta) - target + sign * decay / (2 * scale))
+        return jnp.where(decay < 2 * scale * jnp.abs(target), jnp.stack([apart, product]), theta)
+
     @property
     def loss_floor(self):
         r"""The infimum: $\lambda |a| - \lambda^2/4c$, and $c a^2$ from $\lambda = 2 c |a|$ on; attained."""
