@@ -17,11 +17,12 @@ import jax
 import numpy as np
 
 from gdstab._types import LossFn
-from gdstab._validate import check_loss, check_step_sizes
+from gdstab._validate import check_step_sizes
+from gdstab.ensembles._examining import needs_the_cpu, one_point
 from gdstab.ensembles._kernel import LaneLoss, Static
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
-from gdstab.ensembles._tuning import all_equations, bytes_per_lane, calls_lapack, choose, worker_pool
+from gdstab.ensembles._tuning import bytes_per_lane, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_range
 from gdstab.updates import UpdateRule
 
@@ -217,17 +218,15 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     if block is not None and block < 1:
         raise ValueError(f"`block` must be a positive number of lanes, but got {block}.")
     num_points, shape, points = _layout(initial, step_sizes, product)
-    one = jax.eval_shape(points, jax.ShapeDtypeStruct((1,), np.int32)) if is_source(points) else points
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+    one = one_point(points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
     check_range(stopping, dtype)
-    check_loss(loss, one)
+    alone = needs_the_cpu(loss, points, one)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
     block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
     size = bytes_per_lane(rule, one, jax.ShapeDtypeStruct((), dtype))
-    alone = calls_lapack(all_equations(loss, one))
     tuning = choose(devices[0].platform, min(total, tile), size, len(devices), block)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
     floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
