@@ -1,6 +1,13 @@
-"""Run directories: begun, refused, resumed, complete, read back."""
+"""Run directories: begun, refused, resumed, complete, read back; damaged, killed while written, on a full disk."""
 
+import errno
 import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -117,3 +124,170 @@ def test_provenance_is_json_and_names_nobody():
     assert found["dtype"] == "float32"
     assert found["seed"] == 3
     assert {"jax", "gdstab", "matmul_precision", "device_kind", "cores"} <= set(json.loads(json.dumps(found)))
+
+
+def test_parts_by_number_where_some_are_missing(tmp_path):
+    record = records.begin(tmp_path, CONFIGURATION)
+    for number in (5, 0, 2, 3):
+        record.commit(number, value=np.full(3, number), scalar=number, empty=np.zeros((2, 0)), word=np.str_("ja"))
+    found = record.found()
+    assert list(found) == [0, 2, 3, 5]
+    for number, arrays in found.items():
+        assert arrays["value"].tolist() == [number] * 3
+        assert (arrays["scalar"].shape, arrays["empty"].shape, str(arrays["word"])) == ((), (2, 0), "ja")
+    assert record.found(lambda arrays: int(arrays["scalar"]))[3] == 3
+    assert (found.get(1), len(found)) == (None, 4)
+    (tmp_path / "parts" / "notes.npz").write_text("mine")
+    assert list(record.found()) == [0, 2, 3, 5]
+
+
+def test_no_byte_of_a_part_can_change_unnoticed(tmp_path):
+    """Every single byte in turn, names and shapes included: the part is read as it was, or not at all."""
+    record = records.begin(tmp_path, CONFIGURATION)
+    wanted = {"counts": np.arange(6, dtype=np.int64).reshape(2, 3), "sum": np.array(0.5), "none": np.zeros((0, 4))}
+    record.commit(7, **wanted)
+    path = tmp_path / "parts" / "00000007.npz"
+    whole, noticed = path.read_bytes(), 0
+    for place in range(len(whole)):
+        for mask in (1, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy's parser of headers has opinions on damaged text
+                found = record.found().get(7)
+            if found is None:
+                noticed += 1
+                continue
+            assert found.keys() == wanted.keys()
+            for name, array in wanted.items():
+                np.testing.assert_array_equal(found[name], array, strict=True)
+    assert noticed > len(whole)  # half of all changes at least; the rest are dates and padding
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        assert 7 not in record.found()
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
+    record = records.begin(tmp_path / "run", CONFIGURATION)
+    record.commit(0, value=np.arange(3))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(records.RunError, match=r"no room.*free some space.*--resume"):
+            record.commit(1, value=np.arange(3))
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(records.RunError, match="no room"):
+            record.finish({})
+        with pytest.raises(records.RunError, match="no room"):
+            record.write_dataset(dataset())
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr(os, "replace", full)
+        with pytest.raises(records.RunError, match="no room"):
+            record.write_dataset(dataset())
+    names = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*")}
+    assert names == {"run.json", "parts", "parts/00000000.npz"}
+    resumed = records.begin(tmp_path / "run", CONFIGURATION, resume=True)
+    assert [arrays["value"].tolist() for arrays in resumed.found().values()] == [[0, 1, 2]]
+
+
+def test_other_trouble_with_the_disk_is_named(tmp_path, monkeypatch):
+    record = records.begin(tmp_path, CONFIGURATION)
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(records.RunError, match=r"cannot write.*Input/output error.*--resume"):
+        record.commit(0, value=np.arange(3))
+
+
+def test_a_limit_on_the_size_of_files_is_met_by_the_system_itself(tmp_path):
+    """No simulation: the kernel refuses to write past RLIMIT_FSIZE."""
+    code = f"""
+import resource, sys
+import numpy as np
+from gdstab import records
+record = records.begin({str(tmp_path / "run")!r}, {{"a": 1}})
+record.commit(0, value=np.zeros(10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    record.commit(1, value=np.zeros(10_000))
+except records.RunError as error:
+    print(error)
+    sys.exit(2)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "--resume" in done.stdout
+    assert [path.name for path in (tmp_path / "run" / "parts").iterdir()] == ["00000000.npz"]
+    assert list(records.begin(tmp_path / "run", {"a": 1}, resume=True).found()) == [0]
+
+
+@pytest.mark.parametrize("victim", ["run.json", "summary.json"])
+def test_a_kill_while_json_is_written_leaves_a_usable_directory(victim, tmp_path):
+    """What a killed process leaves is its unfinished file under another name."""
+    path = tmp_path / "run"
+    if victim == "run.json":
+        path.mkdir()
+    else:
+        records.begin(path, CONFIGURATION).commit(0, value=np.arange(3))
+    (path / f"{victim}.123.tmp").write_text("{")
+    record = records.begin(path, CONFIGURATION, resume=True).finish({})
+    assert record.complete
+    assert {entry.name for entry in path.iterdir()} == {"run.json", "summary.json"}
+
+
+def test_a_kill_between_the_summary_and_the_end_leaves_nothing_behind(tmp_path, monkeypatch):
+    record = records.begin(tmp_path, CONFIGURATION)
+    record.commit(0, value=np.arange(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        record.finish({})
+    assert (tmp_path / "parts").exists()
+    assert records.begin(tmp_path, CONFIGURATION).complete
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "summary.json"}
+
+
+def test_an_overwrite_that_is_killed_can_be_repeated(tmp_path, monkeypatch):
+    record = records.begin(tmp_path / "run", CONFIGURATION)
+    record.commit(0, value=np.arange(3))
+    record.finish({})
+    removed = []
+
+    def unlink(path, missing_ok=False):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        os.unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            records.begin(tmp_path / "run", {"other": 1}, overwrite=True)
+    assert removed == ["summary.json"]
+    assert not records.load(tmp_path / "run").complete
+    assert records.begin(tmp_path / "run", {"other": 1}, overwrite=True).configuration == {"other": 1}
+
+
+def test_processes_that_share_a_disk_share_the_directory(tmp_path):
+    records.begin(tmp_path / "run", CONFIGURATION)
+    second = records.begin(tmp_path / "run", CONFIGURATION, process=1)
+    second.commit(1, value=np.arange(3))
+    second.retire()
+    assert list(records.begin(tmp_path / "run", CONFIGURATION, resume=True).found()) == [1]
+    with pytest.raises(records.RunError, match="differs in step_size"):
+        records.begin(tmp_path / "run", {**CONFIGURATION, "step_size": 0.2}, process=1)
+
+
+def test_a_process_with_a_disk_of_its_own_has_a_directory_of_its_own(tmp_path):
+    begun = records.begin(tmp_path / "mine", CONFIGURATION, process=1)
+    begun.commit(1, value=np.arange(3))
+    with pytest.raises(records.RunError, match="--resume"):
+        records.begin(tmp_path / "mine", CONFIGURATION, process=1)
+    again = records.begin(tmp_path / "mine", CONFIGURATION, process=1, resume=True)
+    assert list(again.found()) == [1]
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    again.retire()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]

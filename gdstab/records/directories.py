@@ -1,25 +1,29 @@
-"""Results on disk: a directory per run, its configuration first, its arrays and figures, and its summary last.
+"""A run's directory: begun or refused, its parts as they are finished, its result, its summary."""
 
-A directory holds `run.json` (the configuration, written before anything runs), `parts/` (what a long run has finished
-so far), `result.zarr`, the figures, and `summary.json`, whose presence says that the run is complete. Every file
-appears under its name only when it is whole.
-"""
-
+import contextlib
 import dataclasses
-import datetime
 import functools
 import json
 import os
-import platform
 import shutil
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-import jax
 import numpy as np
 
-import gdstab
+from gdstab.records.files import (
+    RunError,
+    in_words,
+    read_arrays,
+    read_json,
+    sync_tree,
+    write_arrays,
+    write_json,
+    writing,
+)
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Version of the layout of `run.json` and `summary.json`."""
@@ -27,11 +31,8 @@ SCHEMA = 1
 CHUNK = 1024
 """Side of a chunk of `result.zarr`."""
 
-_OWN_FILES = ("summary.json", "run.json", "parts", "result.zarr", "figure.png", "figure.pdf")
-
-
-class RunError(ValueError):
-    """A run directory that cannot be used as asked; the message says what to do."""
+_OWN_FILES = ("summary.json", "parts", "result.zarr", "result.zarr.tmp", "figure.png", "figure.pdf", "run.json")
+_LEFTOVERS = ("run.json.*.tmp", "summary.json.*.tmp")  # of a process that was killed while it wrote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Record:
     path: Path
     configuration: dict
     summary: dict | None
+    owner: int = 0
+    """The process that began the directory; not 0 where several processes have no disk in common."""
 
     @property
     def complete(self) -> bool:
@@ -55,24 +58,31 @@ class Record:
         return xr.open_zarr(self.path / "result.zarr", consolidated=False, chunks=None)
 
     def commit(self, number: int, **arrays) -> None:
-        """Keep a finished part of the run: one file with a checksum for each array, whole or not there."""
+        """Keep a finished part of the run: one file with a checksum, on the disk when this returns, whole or not there.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written, say because the disk is full; what was committed before stays.
+        """
         folder = self.path / "parts"
-        folder.mkdir(exist_ok=True)
-        target = folder / f"{number:08d}.npz"
-        with open(target.with_suffix(".tmp"), "wb") as file:
-            np.savez(file, **arrays)
-            _flush(file)
-        os.replace(target.with_suffix(".tmp"), target)
+        with writing(self.path):
+            folder.mkdir(exist_ok=True)
+        write_arrays(folder / f"{number:08d}.npz", arrays)
+
+    def found(self, make: Callable[[dict[str, np.ndarray]], T] = dict) -> "Found[T]":
+        """The parts that are there and whole, by number, each read when it is asked for and passed through `make`."""
+        return Found(self.path / "parts", make)
 
     def parts(self) -> Iterator[dict[str, np.ndarray]]:
         """The finished parts from number 0 on, up to the first that is missing or damaged; what follows is removed."""
         number = 0
-        while (arrays := _read_part(self.path / "parts" / f"{number:08d}.npz")) is not None:
+        while (arrays := read_arrays(self.path / "parts" / f"{number:08d}.npz")) is not None:
             yield arrays
             number += 1
-        for stale in sorted((self.path / "parts").glob("*.npz")):
-            if int(stale.stem) >= number:
-                stale.unlink()
+        for path in _part_files(self.path / "parts"):
+            if int(path.stem) >= number:
+                path.unlink()
 
     def write_dataset(self, dataset) -> None:
         """Write `result.zarr`: zarr 3, compressed, every chunk with a checksum, also those that look empty."""
@@ -88,26 +98,72 @@ class Record:
             for name, variable in dataset.data_vars.items()
             if variable.size and variable.ndim
         }
+        # Strings of one fixed length have no place in the specification of zarr 3.
+        words = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
+        dataset = dataset.assign_coords(words)
         target, partial = self.path / "result.zarr", self.path / "result.zarr.tmp"
-        for folder in (target, partial):
-            shutil.rmtree(folder, ignore_errors=True)
-        dataset.to_zarr(
-            partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
-        )
-        os.replace(partial, target)
+        with writing(self.path), contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, partial, ignore_errors=True)
+            for folder in (target, partial):
+                shutil.rmtree(folder, ignore_errors=True)
+            dataset.to_zarr(
+                partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
+            )
+            sync_tree(partial)
+            os.replace(partial, target)
 
     def finish(self, summary: dict) -> "Record":
         """Write `summary.json`, which makes the run complete, and drop the parts; the complete record."""
         summary = {"schema": SCHEMA, "configuration": self.configuration, **summary}
-        _write_json(self.path / "summary.json", summary)
+        write_json(self.path / "summary.json", summary)
         shutil.rmtree(self.path / "parts", ignore_errors=True)
-        return dataclasses.replace(self, summary=_read_json(self.path / "summary.json"))
+        return dataclasses.replace(self, summary=read_json(self.path / "summary.json"))
+
+    def retire(self) -> None:
+        """Remove a directory that only held the parts of one of several processes, once their run is complete."""
+        if self.owner:
+            _clear(self.path)
+            with contextlib.suppress(OSError):  # it may hold files of somebody else, which stay
+                self.path.rmdir()
 
 
-def begin(path, configuration: dict, *, bytes_needed: int = 0, overwrite: bool = False, resume: bool = False) -> Record:
+class Found(Mapping[int, T]):
+    """The parts of a run by number; a damaged one counts as missing, so that it is made again."""
+
+    def __init__(self, folder: Path, make: Callable[[dict[str, np.ndarray]], T]):
+        self._folder, self._make = folder, make
+
+    def __getitem__(self, number: int) -> T:
+        arrays = read_arrays(self._folder / f"{number:08d}.npz")
+        if arrays is None:
+            raise KeyError(number)
+        return self._make(arrays)
+
+    def __iter__(self) -> Iterator[int]:
+        return (int(path.stem) for path in _part_files(self._folder) if read_arrays(path) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _part_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.npz")) if path.stem.isdigit()]
+
+
+def begin(
+    path,
+    configuration: dict,
+    *,
+    bytes_needed: int = 0,
+    overwrite: bool = False,
+    resume: bool = False,
+    process: int = 0,
+) -> Record:
     """Open a directory for a run, or say why not.
 
-    A complete run of the same configuration is returned as it is (`record.complete`), unless `overwrite`.
+    A complete run of the same configuration is returned as it is (`record.complete`), unless `overwrite`. Of several
+    processes number 0 begins first. The others then find its directory, or begin one of their own where they do not
+    see its disk.
 
     Raises
     ------
@@ -129,6 +185,8 @@ def begin(path, configuration: dict, *, bytes_needed: int = 0, overwrite: bool =
     path = Path(path)
     configuration = json.loads(json.dumps(configuration))
     found = _existing(path)
+    if process and found is not None and found.owner != process:
+        overwrite, resume = False, True  # number 0 has just asked
     if found is not None and not overwrite:
         keys = differing_keys(found.configuration, configuration)
         if keys:
@@ -136,24 +194,29 @@ def begin(path, configuration: dict, *, bytes_needed: int = 0, overwrite: bool =
                 f"{path} holds a run of another configuration; it differs in {', '.join(keys)}. Choose another "
                 "directory with --out, or replace the run with --overwrite."
             )
-        if found.complete:
-            return found
-        if not resume:
+        if not (found.complete or resume):
             raise RunError(
                 f"{path} holds an interrupted run of this configuration: continue it with --resume, or begin again "
                 "with --overwrite."
             )
+        if not process:
+            _drop_leftovers(path)
+            if found.complete:  # killed after the last file, before its parts were gone
+                shutil.rmtree(path / "parts", ignore_errors=True)
+        return found
     check_room(path, bytes_needed)
     try:
         path.mkdir(parents=True, exist_ok=True)
         if overwrite:
             _clear(path)
-        _write_json(path / "run.json", {"schema": SCHEMA, "configuration": configuration})
+        _drop_leftovers(path)
+        owner = {"process": process} if process else {}
+        write_json(path / "run.json", {"schema": SCHEMA, **owner, "configuration": configuration})
     except OSError as error:
         raise RunError(
             f"cannot write to {path}: {error.strerror or error}. Choose another directory with --out."
         ) from error
-    return Record(path, configuration, None)
+    return Record(path, configuration, None, process)
 
 
 def load(path) -> Record:
@@ -170,7 +233,7 @@ def check_room(path, bytes_needed: int) -> None:
     free = shutil.disk_usage(home).free
     if bytes_needed > free:
         raise RunError(
-            f"the results may take {_in_words(bytes_needed)}, but {path} has {_in_words(free)} left: lower the "
+            f"the results may take {in_words(bytes_needed)}, but {path} has {in_words(free)} left: lower the "
             "resolution, or choose another disk with --out."
         )
 
@@ -191,51 +254,26 @@ def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
     return names
 
 
-def provenance(dtype, *, seed: int | None = None) -> dict:
-    """What a result was made with; no names of people or machines."""
-    devices = jax.local_devices()
-    return {
-        "gdstab": gdstab.__version__,
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "dtype": str(np.dtype(dtype)),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
-        "platform": devices[0].platform,
-        "device_kind": devices[0].device_kind,
-        "devices": len(devices),
-        "processes": jax.process_count(),
-        "cores": available_cores(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "seed": seed,
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _existing(path: Path) -> Record | None:
     """The run in a directory; None where there is nothing; an error where there is something else."""
     try:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists() or (path.is_dir() and set(path.iterdir()) <= set(path.glob(_LEFTOVERS[0]))):
             return None
         if not path.is_dir() or not (path / "run.json").is_file():
             what = "holds files, but no run" if path.is_dir() else "is a file"
             raise RunError(f"{path} {what}: choose an empty or a new directory with --out.")
-        configuration = _read_json(path / "run.json")["configuration"]
-        summary = _read_json(path / "summary.json") if (path / "summary.json").exists() else None
+        begun = read_json(path / "run.json")
+        configuration, owner = begun["configuration"], begun.get("process", 0)
+        summary = read_json(path / "summary.json") if (path / "summary.json").exists() else None
     except OSError as error:
         raise RunError(f"cannot use {path}: {error.strerror or error}. Choose another directory with --out.") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} holds a damaged run.json or summary.json: remove it, or choose another.") from error
-    return Record(path, configuration, summary)
+    return Record(path, configuration, summary, owner)
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run wrote, its summary first, and nothing else."""
+    """Remove what a run wrote and nothing else: its summary first, and last what says that it is a run."""
     for name in _OWN_FILES:
         target = path / name
         if target.is_dir():
@@ -244,39 +282,7 @@ def _clear(path: Path) -> None:
             target.unlink(missing_ok=True)
 
 
-def _read_part(path: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(path) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".tmp")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        _flush(file)
-    os.replace(partial, path)
-
-
-def _flush(file) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _in_words(size: int) -> str:
-    """A number of bytes for people.
-
-    >>> _in_words(5_000_000)
-    '5 MB'
-    """
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size} bytes"
+def _drop_leftovers(path: Path) -> None:
+    for pattern in _LEFTOVERS:
+        for stale in path.glob(pattern):
+            stale.unlink(missing_ok=True)

@@ -1,0 +1,24 @@
+"""Results on disk: a directory per run, its configuration first, its arrays and figures, and its summary last.
+
+A directory holds `run.json` (the configuration, written before anything runs), `parts/` (what a long run has finished
+so far), `result.zarr`, the figures, and `summary.json`, whose presence says that the run is complete. Every file
+appears under its name only when it is whole.
+"""
+
+from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, differing_keys, load
+from gdstab.records.files import RunError, writing
+from gdstab.records.origin import available_cores, provenance
+
+__all__ = [
+    "CHUNK",
+    "SCHEMA",
+    "Record",
+    "RunError",
+    "available_cores",
+    "begin",
+    "check_room",
+    "differing_keys",
+    "load",
+    "provenance",
+    "writing",
+]

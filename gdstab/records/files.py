@@ -1,0 +1,143 @@
+"""Files that are whole or not there: written under another name, flushed to the disk, renamed; read with a checksum."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DIGEST = "sha256"  # the member of a file of arrays that holds the checksum of the others
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used as asked; the message says what to do."""
+
+
+@contextlib.contextmanager
+def writing(path) -> Iterator[None]:
+    """Whatever the system has against writing at `path`, as a `RunError` that says how the run can go on.
+
+    Examples
+    --------
+    >>> with writing("runs/a"):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    gdstab.records.files.RunError: there is no room to write at runs/a (No space left on device; ... continue with ...
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _NO_ROOM:
+            free = in_words(shutil.disk_usage(_existing_parent(path)).free)
+            raise RunError(
+                f"there is no room to write at {path} ({reason}; the disk has {free} left). What was finished before "
+                "is kept: free some space, or raise the quota or the limit on the size of files, then continue with "
+                "--resume."
+            ) from error
+        raise RunError(
+            f"cannot write at {path} ({reason}). What was finished before is kept: put that right, then continue with "
+            "--resume."
+        ) from error
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Make `path` hold what `write(file)` writes, all of it and for good, or leave it as it was."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with writing(path.parent):
+        try:
+            with open(partial, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            sync_directory(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: dict) -> None:
+    """JSON for people: indented, and no NaN, which JSON does not have."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict:
+    """The content of a file that `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, object]) -> None:
+    """Keep arrays in one `.npz` file, with a checksum over all that reading them gives."""
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    write_whole(path, lambda file: np.savez(file, **arrays, **{_DIGEST: _digest(arrays)}))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file that `write_arrays` wrote; None if a single byte of them is not as it was, or none is there.
+
+    The archive's own CRCs do not cover its names, and are not looked at where a damaged header asks for fewer bytes.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except Exception:  # there is no end to what damaged bytes provoke
+        return None
+    digest = arrays.pop(_DIGEST, None)
+    return arrays if digest is not None and np.array_equal(digest, _digest(arrays)) else None
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory survive a loss of power, where the system can do that."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sync_tree(path: Path) -> None:
+    """Flush all files and folders below a folder to the disk."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with open(Path(folder) / name, "rb+") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(folder))
+
+
+def in_words(size: int) -> str:
+    """A number of bytes for people.
+
+    >>> in_words(5_000_000)
+    '5 MB'
+    """
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """SHA-256 of names, dtypes, shapes and bytes, [32]."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name} {array.dtype.str} {arrays[name].shape}\n".encode())
+        total.update(array.data.cast("B") if array.size else b"")
+    return np.frombuffer(total.digest(), np.uint8)
+
+
+def _existing_parent(path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
