@@ -327,3 +327,15 @@ def test_two_devices_equal_one():
         [sys.executable, "-c", TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "equal", done.stderr
+
+
+def test_the_whole_state_can_be_kept():
+    rule = gd.from_optax(_momentum)
+    points = gd.sampling.grid(((-1, 1), (-1, 1)), (6, 6))
+    stopping = StoppingRule(max_steps=40)
+    result = gd.run(rule, product_loss, points, [0.05, 0.1], stopping, keep=("state", "theta"))
+    for lane in ((0, 3), (1, 20)):
+        end = gd.settle(rule, product_loss, points[lane[1]], [0.05, 0.1][lane[0]], stopping)
+        for kept, alone in zip(jax.tree.leaves(result.state), jax.tree.leaves(end.state), strict=True):
+            np.testing.assert_allclose(kept[lane], alone, rtol=1e-12)
+    np.testing.assert_array_equal(rule.theta(result.state), result.theta)

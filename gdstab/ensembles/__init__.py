@@ -22,7 +22,7 @@ from gdstab.ensembles._examining import needs_the_cpu, one_point
 from gdstab.ensembles._kernel import LaneLoss, Static
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
-from gdstab.ensembles._tuning import bytes_per_lane, choose, worker_pool
+from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_range
 from gdstab.updates import UpdateRule
 
@@ -39,6 +39,7 @@ class EnsembleResult(eqx.Module):
     steps: np.ndarray  # int32, updates applied when the verdict fell
     period: np.ndarray  # int32, 0 unless the outcome is CYCLING
     theta: Any  # the last parameters, further axes behind the lanes; None unless kept
+    state: Any  # the last state of the update rule, likewise: momentum and all; None unless kept
     loss: np.ndarray | None  # the last loss; None unless kept
     step_sizes: np.ndarray
     lane_steps: int  # updates applied, all lanes together
@@ -95,7 +96,7 @@ def run(
         If true, every point runs with every step size: the result has shape `[steps, points]`, or `[points]` for a
         scalar step size. If false, lane i pairs point i with step size i.
     keep
-        Which of "theta" and "loss" to keep at the end points.
+        Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points.
     block
         Lanes that leave a loop together. It changes the speed, never a verdict; by default chosen for the platform.
     devices
@@ -129,7 +130,7 @@ def run(
     tiles = list(parts)
     fields = {
         name: _join([getattr(t, name) for t in tiles], shape)
-        for name in ("outcome", "steps", "period", "theta", "loss")
+        for name in ("outcome", "steps", "period", "theta", "state", "loss")
     }
     compile_seconds = sum(t.compile_seconds for t in tiles)
     return EnsembleResult(
@@ -213,8 +214,8 @@ def _layout(initial, step_sizes, product: bool) -> tuple[int, tuple[int, ...], A
 
 def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress) -> tuple[Job, int]:
     """Validate everything once on the host, and lay out the work."""
-    if unknown := keep - {"theta", "loss"}:
-        raise ValueError(f"`keep` may name 'theta' and 'loss', but got {sorted(unknown)}.")
+    if unknown := keep - {"theta", "loss", "state"}:
+        raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(unknown)}.")
     if block is not None and block < 1:
         raise ValueError(f"`block` must be a positive number of lanes, but got {block}.")
     num_points, shape, points = _layout(initial, step_sizes, product)
@@ -226,13 +227,13 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
     block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
-    size = bytes_per_lane(rule, one, jax.ShapeDtypeStruct((), dtype))
-    tuning = choose(devices[0].platform, min(total, tile), size, len(devices), block)
+    state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), dtype))
+    tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
     floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
-    want_state = "theta" in keep or not feed.can_take
+    want_state = bool(keep & {"theta", "state"}) or not feed.can_take
     static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
     job = Job(
         static=static,
@@ -240,6 +241,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         feed=feed,
         tuning=tuning,
         point=one,
+        state=state,
         devices=devices,
         max_steps=int(stopping.max_steps),
         keep=keep,

@@ -26,6 +26,7 @@ class Tile(NamedTuple):
     steps: np.ndarray
     period: np.ndarray
     theta: Any  # None unless kept
+    state: Any
     loss: np.ndarray | None
     lane_steps: int
     compile_seconds: float
@@ -39,6 +40,7 @@ class Job(NamedTuple):
     feed: Feed
     tuning: Tuning
     point: Any  # shapes and dtype of one initial point
+    state: Any  # the same of the state that it begins with
     devices: tuple
     max_steps: int
     keep: frozenset
@@ -80,9 +82,8 @@ def run_tile(job: Job, start: int, stop: int) -> Tile:
         share = max(-(-len(packed.place) // job.tuning.workers), job.tuning.block)
         parts = [_cut(packed, a, b) for a, b in _pieces(len(packed.place), min(share, job.tuning.later))]
         work, places = [partial(_later_pass, job, part, until) for part in parts], [part.place for part in parts]
-    return Tile(
-        start, stop, store.outcome, store.steps, store.period, store.theta, store.loss, lane_steps, compile_seconds
-    )
+    kept = store.theta, store.state, store.loss
+    return Tile(start, stop, store.outcome, store.steps, store.period, *kept, lane_steps, compile_seconds)
 
 
 def _pieces(total: int, size: int) -> list[tuple[int, int]]:
@@ -155,8 +156,12 @@ class _Store:
         self.outcome = np.empty(num_lanes, np.int8)
         self.steps = np.empty(num_lanes, np.int32)
         self.period = np.zeros(num_lanes, np.int32)
-        room = jax.tree.map(lambda leaf: np.empty((num_lanes, *leaf.shape), leaf.dtype), job.point)
-        self.theta = room if "theta" in job.keep else None
+
+        def room(shapes):
+            return jax.tree.map(lambda leaf: np.empty((num_lanes, *leaf.shape), leaf.dtype), shapes)
+
+        self.theta = room(job.point) if "theta" in job.keep else None
+        self.state = room(job.state) if "state" in job.keep else None
         self.loss = np.empty(num_lanes, jax.tree.leaves(job.point)[0].dtype) if "loss" in job.keep else None
 
     def put(self, job: Job, place: range | np.ndarray, swept: Swept) -> None:
@@ -169,11 +174,10 @@ class _Store:
             self.period[where] = _flat(swept.period, used)
         if self.loss is not None:
             self.loss[where] = _flat(swept.loss, used)
-        if self.theta is not None:
-            for room, leaf in zip(
-                jax.tree.leaves(self.theta), jax.tree.leaves(job.static.rule.theta(swept.state)), strict=True
-            ):
-                room[where] = _flat(leaf, used)
+        for rooms, found in ((self.theta, job.static.rule.theta), (self.state, lambda state: state)):
+            if rooms is not None:
+                for room, leaf in zip(jax.tree.leaves(rooms), jax.tree.leaves(found(swept.state)), strict=True):
+                    room[where] = _flat(leaf, used)
 
 
 def _flat(leaf, used: int) -> np.ndarray:

@@ -60,9 +60,8 @@ def stops(max_steps: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def bytes_per_lane(rule, theta, step_size) -> int:
-    """Size of one lane's state, for one point `theta`."""
-    state = jax.eval_shape(rule.init, theta, step_size)
+def bytes_of(state) -> int:
+    """Size of one lane's state, from its shapes."""
     return max(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)), 1)
 
 
