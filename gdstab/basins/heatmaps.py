@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int8, Int32, Int64
 
 from gdstab import ensembles
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
+from gdstab.basins.kinds import at_floor, classify_ends
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource, grid
 from gdstab.updates import UpdateRule
@@ -184,7 +184,7 @@ def heatmap(
         rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
         progress=progress, spans=spans,
     )  # fmt: skip
-    compile_seconds = _fill(room, parts, getattr(loss, "loss_floor", 0.0), stopping.loss_tol, on_patch)
+    compile_seconds = _fill(room, parts, loss, stopping.loss_tol, on_patch)
     return Heatmap(
         outcome=source.to_grid(room.outcome),
         steps=source.to_grid(room.steps),
@@ -220,7 +220,6 @@ def refine(
     stopping: StoppingRule,
     classify: Callable,
     kinds: Iterable,
-    chunk: int = 2**18,
 ) -> Kinds:
     """Tell converged cells apart by the inertia of the Hessian where their orbits ended.
 
@@ -230,14 +229,10 @@ def refine(
     """
     names = {int(kind): kind.name.lower() for kind in kinds}
     cells = result.above_floor
-    found = []
-    for start in range(0, cells.size, chunk):
-        points = result.source(jnp.asarray(cells[start : start + chunk]))
-        ends = ensembles.run(rule, loss, points, result.step_size, stopping, keep=("theta",)).theta
-        kind, inertia = ensembles.map_points(lambda theta: classify(loss, theta), ends)
-        found.append((np.asarray(kind, np.int8), np.stack(inertia, axis=-1).astype(np.int32)))
-    kind = np.concatenate([np.zeros(0, np.int8), *(k for k, _ in found)])
-    inertia = np.concatenate([np.zeros((0, 3), np.int32), *(i for _, i in found)])
+    step_sizes = np.full(cells.size, result.step_size)
+    kind, inertia = classify_ends(
+        rule, loss, lambda rows: result.source.take(cells[rows]), step_sizes, stopping=stopping, classify=classify
+    )
     counts = dict.fromkeys(names.values(), 0)
     counts["minimum"] += result.counts["converged"] - cells.size
     for value, number in zip(*np.unique(kind, return_counts=True), strict=True):
@@ -268,11 +263,11 @@ class _Room:
         self.filled = patch.stop
 
 
-def _fill(room: _Room, parts: Iterable[ensembles.Tile], floor, loss_tol, on_patch: Callable | None) -> float:
+def _fill(room: _Room, parts: Iterable[ensembles.Tile], loss, loss_tol, on_patch: Callable | None) -> float:
     """Put the tiles of a run into the room, one by one; seconds of compilation."""
     compile_seconds = 0.0
     for part in parts:
-        high = (part.outcome == Outcome.CONVERGED) & ~_at_floor(part.loss, floor, loss_tol)
+        high = (part.outcome == Outcome.CONVERGED) & ~at_floor(part.loss, loss, loss_tol)
         above_floor = part.start + np.flatnonzero(high)
         patch = Patch(part.start, part.stop, part.outcome, part.steps, above_floor, part.lane_steps)
         room.put(patch)
@@ -316,13 +311,6 @@ def parse_plane(plane, dim: int | None = None) -> tuple[np.ndarray, np.ndarray, 
     if max(i, j) >= size:
         raise ValueError(f"the plane names parameter {max(i, j)}, but there are {size}: use indices 0 to {size - 1}")
     return np.zeros(size), np.eye(size)[[i, j]], (f"x{i}", f"x{j}")
-
-
-def _at_floor(loss, floor, loss_tol):
-    """As the stopping rule asks it; in the loss's own dtype."""
-    if loss_tol is None:
-        return np.zeros(loss.shape, bool)
-    return loss - loss.dtype.type(float(floor)) <= loss.dtype.type(loss_tol)
 
 
 def _spread(cells):

@@ -1,0 +1,186 @@
+"""What a basin measure says: counts per step size, shares and volumes with the interval that their design allows."""
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from gdstab import estimators
+from gdstab.basins.heatmaps import ORDER
+from gdstab.basins.tallies import Tally, last_of, quantiles
+from gdstab.estimators import Estimate
+from gdstab.outcomes import Outcome
+
+LEVELS = 0.5, 0.9, 0.99
+"""Quantiles of the number of updates that a row reports."""
+PAIRS = "both", "first_only", "second_only", "neither"
+"""The columns of `Tally.paired`: where a point converges, at one step size and at the next."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
+    """How the orbits of one sample of points ended, for every step size: all of them run from the same points."""
+
+    step_sizes: np.ndarray
+    tally: Tally
+    """The counts themselves, over all points; everything else is worked out from them."""
+    samples: int
+    """Points, and so lanes per step size."""
+    design: str
+    """How the points were drawn: independent, replicates, or strata."""
+    kinds: tuple[str, ...]
+    """Names of the kinds that converged orbits were sorted into; empty if nobody asked."""
+    probabilities: np.ndarray | None
+    """Of the post-strata."""
+    weighted: bool
+    volume: float | None
+    """Of the set that the points were drawn from."""
+    confidence: float
+    """Of every interval. Where sampling was sequential, that of the last look: see `measure_until`."""
+    compile_seconds: float
+    run_seconds: float
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Lanes per step size and outcome code, [steps, 5]."""
+        return self.tally.counts.sum(axis=1)
+
+    def count(self, *outcomes: str) -> np.ndarray:
+        """Lanes that ended in one of these ways, [steps]."""
+        return self.counts[:, _codes(outcomes)].sum(axis=1)
+
+    def share(self, *outcomes: str) -> Estimate:
+        """Share of the initial distribution that ends in one of these ways ("converged" by default), [steps] each.
+
+        With weights it is `estimators.weighted`, with post-strata `estimators.poststratified`; else what the design of
+        the points asks for: `estimators.replicates`, `estimators.stratified`, or, for independent points, the exact
+        interval of Clopper and Pearson.
+        """
+        codes = _codes(outcomes or ("converged",))
+        if self.weighted:
+            hits, every = self.tally.weights[:, codes].sum(axis=1), self.tally.weights.sum(axis=1)
+            return estimators.weighted(tuple(hits.T), tuple(every.T), self.tally.heaviest, self.confidence)
+        if self.probabilities is not None:
+            hits, every = self.tally.labels[:, :, codes].sum(axis=2), self.tally.labels.sum(axis=2)
+            return estimators.poststratified(hits, every, self.probabilities, self.confidence)
+        hits, parts = self.tally.counts[:, :, codes].sum(axis=2), self.tally.counts.shape[1]
+        if parts > 1 and self.design == "replicates":
+            return estimators.replicates(hits, self.samples // parts, self.confidence)
+        if parts > 1 and self.design == "strata":
+            return estimators.stratified(hits, self.samples // parts, confidence=self.confidence)
+        return _exact(hits.sum(axis=1), self.samples, self.confidence)
+
+    def steps_quantiles(self, levels=LEVELS, outcome: str = "converged") -> np.ndarray:
+        """Numbers of updates of the lanes that ended so, [steps, levels]; see `tallies.quantiles`."""
+        return quantiles(self.tally.histogram[:, Outcome[outcome.upper()]], levels)
+
+    def rows(self) -> list[dict]:
+        """One row per step size, of plain numbers: what a summary or a table holds.
+
+        `interval` is that of `share`; `wilson` and `clopper_pearson` are what the counts alone say, as if the points
+        were independent and equally weighted. `undecided_bounds` are the share with the undecided counted out and in,
+        `undecided_interval` goes from the lower end of the first's interval to the upper end of the second's.
+        `steps_quantiles` are over the converged lanes.
+        """
+        share, possible = self.share("converged"), self.share("converged", "undecided")
+        hits = self.count("converged")
+        wilson = np.stack(estimators.wilson_interval(hits, self.samples, self.confidence), axis=-1)
+        exact = np.stack(estimators.clopper_pearson_interval(hits, self.samples, self.confidence), axis=-1)
+        steps = self.steps_quantiles()
+        rows = []
+        for i, step_size in enumerate(self.step_sizes.tolist()):
+            interval = [float(share.low[i]), float(share.high[i])]
+            rows.append({
+                "step_size": step_size,
+                "samples": self.samples,
+                "counts": {verdict.name.lower(): int(self.counts[i, verdict]) for verdict in ORDER},
+                "kinds": dict(zip(self.kinds, self.tally.kinds[i].tolist(), strict=True)) or None,
+                "share": float(share.value[i]),
+                "standard_error": float(share.standard_error[i]),
+                "interval": interval,
+                "method": str(share.method[i]),
+                "wilson": wilson[i].tolist(),
+                "clopper_pearson": exact[i].tolist(),
+                "undecided_bounds": [float(share.value[i]), float(possible.value[i])],
+                "undecided_interval": [interval[0], float(possible.high[i])],
+                "volume": None if self.volume is None else float(share.value[i]) * self.volume,
+                "volume_interval": None if self.volume is None else [end * self.volume for end in interval],
+                "steps_quantiles": {
+                    str(level): int(count) if count >= 0 else None
+                    for level, count in zip(LEVELS, steps[i], strict=True)
+                },
+                "lane_steps": int(self.tally.lane_steps[i]),
+            })  # fmt: skip
+        return rows
+
+    def differences(self) -> list[dict]:
+        """How the converged share changes from each step size to the next, from the same points: one row per pair.
+
+        It holds the counts of points that converge at both, only the first, only the second, or neither, with
+        `estimators.paired_difference` (the second minus the first) and `estimators.paired_ratio` (the second over the
+        first; None where it is not finite). Undecided is not converged. The intervals take the points for independent
+        and equally weighted, whatever the design.
+        """
+        if len(self.step_sizes) == 1:
+            return []
+        both, first, second, neither = self.tally.paired[1:].T
+        change = estimators.paired_difference(both, second, first, neither, self.confidence)
+        ratio = estimators.paired_ratio(both, second, first, neither, self.confidence)
+        return [
+            {
+                "step_sizes": self.step_sizes[i : i + 2].tolist(),
+                **dict(zip(PAIRS, self.tally.paired[i + 1].tolist(), strict=True)),
+                "difference": float(change.value[i]),
+                "difference_interval": [float(change.low[i]), float(change.high[i])],
+                "ratio": _number(ratio.value[i]),
+                "ratio_interval": [_number(ratio.low[i]), _number(ratio.high[i])],
+            }
+            for i in range(len(self.step_sizes) - 1)
+        ]
+
+    def to_xarray(self):
+        """The counts as an `xarray.Dataset` over step sizes, outcomes, kinds and bins of the number of updates."""
+        import xarray as xr  # noqa: PLC0415 (only needed here)
+
+        names = [verdict.name.lower() for verdict in Outcome]
+        share = self.share()
+        data = {
+            "counts": (("step_size", "outcome"), self.counts),
+            "share": ("step_size", share.value),
+            "low": ("step_size", share.low),
+            "high": ("step_size", share.high),
+            "histogram": (("step_size", "outcome", "bin"), self.tally.histogram),
+            "paired": (("step_size", "pair"), self.tally.paired),
+            "lane_steps": ("step_size", self.tally.lane_steps),
+        }
+        coords = {
+            "step_size": self.step_sizes,
+            "outcome": names,
+            "pair": list(PAIRS),
+            "most_steps": ("bin", last_of(np.arange(self.tally.histogram.shape[-1]))),
+        }
+        if self.kinds:
+            data["kinds"] = (("step_size", "kind"), self.tally.kinds)
+            coords["kind"] = list(self.kinds)
+        if self.tally.counts.shape[1] > 1:
+            data["counts_by_part"] = (("step_size", "part", "outcome"), self.tally.counts)
+        named = "samples", "design", "confidence", "compile_seconds", "run_seconds"
+        attrs = {name: getattr(self, name) for name in named}
+        return xr.Dataset(data, coords, attrs)
+
+
+def _codes(outcomes: tuple[str, ...]) -> list[int]:
+    unknown = [name for name in outcomes if name.upper() not in Outcome.__members__]
+    if unknown:
+        raise ValueError(f"expected outcomes from {[v.name.lower() for v in ORDER]}, got {unknown}")
+    return sorted({int(Outcome[name.upper()]) for name in outcomes})
+
+
+def _number(value) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _exact(hits, samples: int, confidence: float) -> Estimate:
+    low, high = estimators.clopper_pearson_interval(hits, samples, confidence)
+    value = hits / samples
+    return Estimate(value, low, high, np.sqrt(value * (1 - value) / samples), np.full(value.shape, "clopper-pearson"))
