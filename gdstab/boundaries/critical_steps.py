@@ -1,0 +1,274 @@
+r"""The critical step of every initial point: the largest step size from which its orbit converges, by bisection.
+
+Where the boundary of a basin is a threshold in the step size, one number per point says all that a stack of heatmaps
+says. All points are bisected together, in batches of one shape.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int8
+
+from gdstab._types import LossFn
+from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
+from gdstab.basins.kinds import classify_ends
+from gdstab.boundaries._search import Trial, bisect, nudge_critical, scan_ladder
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.sampling import GROUP
+from gdstab.updates import UpdateRule
+
+
+class CriticalPart(NamedTuple):
+    """Points `start` to `stop`, done: what a run writes down as it goes."""
+
+    start: int
+    stop: int
+    low: Float[np.ndarray, " points"]
+    high: Float[np.ndarray, " points"]
+    interval: Bool[np.ndarray, " points"]
+    outcome: Int8[np.ndarray, " points"]
+    kind: Int8[np.ndarray, " points"]
+    moved: Bool[np.ndarray, " points"]
+    lanes: int
+    lane_steps: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CriticalSteps:
+    r"""A bracket around $\eta^*(\theta_0)$ for every initial point, and what was seen at its ends."""
+
+    low: Float[np.ndarray, " points"]
+    """The largest step size seen to converge, below any that failed; 0 if there is none."""
+    high: Float[np.ndarray, " points"]
+    """The smallest step size above every converging one that did not converge; inf if there is none."""
+    interval: Bool[np.ndarray, " points"]
+    """False where a step size of the scan failed although a larger one converged: `low` and `high` are then the ends
+    of the range in which both occur."""
+    outcome: Int8[np.ndarray, " points"]
+    """The `Outcome` at `high`; UNDECIDED where `high` is inf."""
+    kind: Int8[np.ndarray, " points"]
+    """What the orbit converges to at `low`, as `classify` numbers kinds; -1 where that is not known."""
+    moved: Bool[np.ndarray, " points"]
+    """Points that were moved by `nudge` because they are critical points themselves."""
+    step_sizes: Float[np.ndarray, " scan"]
+    """The step sizes of the scan."""
+    lanes: int
+    """Orbits run."""
+    lane_steps: int
+    compile_seconds: float
+    run_seconds: float
+
+    @property
+    def eta(self) -> Float[np.ndarray, " points"]:
+        """The middle of the bracket; NaN where every step size of the scan converges, or none does."""
+        known = np.isfinite(self.high) & ((self.low > 0) | ~self.interval)
+        return np.where(known, (self.low + np.where(known, self.high, 0)) / 2, self.low.dtype.type(np.nan))
+
+    @property
+    def undecided(self) -> Bool[np.ndarray, " points"]:
+        """Where the budget ran out at `high`, which therefore need not be an upper bound."""
+        return np.isfinite(self.high) & (self.outcome == Outcome.UNDECIDED)
+
+
+def critical_step(
+    rule: UpdateRule,
+    loss: LossFn,
+    points,
+    *,
+    low: float,
+    high: float,
+    stopping: StoppingRule,
+    scan: int = 16,
+    rtol: float = 1e-6,
+    undecided_rtol: float = 1e-3,
+    outcomes: Iterable = (Outcome.CONVERGED,),
+    nudge: float = 1e-6,
+    classify: Callable | None = None,
+    chunk: int = 2**18,
+    devices=None,
+    progress: Callable[[int, int], None] | None = None,
+    finished: Iterable[CriticalPart] = (),
+    on_part: Callable[[CriticalPart], None] | None = None,
+) -> CriticalSteps:
+    r"""The largest step size in a range from which descent converges, for every initial point.
+
+    First `scan` step sizes, in geometric progression from `low` to `high`, are tried from every point. They show
+    whether the converging step sizes look like an interval, and bracket its end; what lies between two steps of the
+    scan stays unseen. Brackets are then bisected on a logarithmic scale until they are narrower than `rtol` times
+    their lower end. A point without an interval keeps the bracket that the scan gives: below it every step size of the
+    scan converges, above it none does.
+
+    An orbit near its threshold can settle slowly by chance, and then it is undecided. A test that is undecided is
+    therefore repeated at two other places of the bracket, and only if all three are does the smallest of them count as
+    not converging. Where the dynamics itself slows down, as at the stability limit of the minima, this happens all
+    around the threshold, and `undecided_rtol` ends the bisection: a narrower bracket would only locate the budget.
+    On the scan a failure counts before an undecided step size, and an undecided one makes no gap.
+
+    Parameters
+    ----------
+    rule, loss, stopping, devices
+        As in `ensembles.run`. Prefer a `grad_tol` to a `loss_tol`: a chaotic orbit that does not converge visits a
+        wide neighbourhood of the minima by chance, and a narrow one does not.
+    points
+        Initial points `[points, dim]`, or a source such as `sampling.GridSource`; their dtype is that of the run.
+    low, high
+        The range of step sizes.
+    scan
+        Number of step sizes of the scan, at least 2.
+    rtol, undecided_rtol
+        Relative width of the brackets, at least 8 units of rounding; `undecided_rtol` if their upper end is undecided.
+    outcomes
+        What counts as converging. With CYCLING added it is the largest step size from which an orbit stays bounded and
+        becomes regular.
+    nudge
+        A point that is critical itself does not move at any step size. It is moved by this much, relative to 1 + its
+        entries and in a fixed direction, and has the answer of its neighbour. It has to be wider than the tolerances
+        of `stopping`; 0 leaves such points alone, and every step size then converges.
+    classify
+        `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as `stability.classify`, asked where the
+        orbits end at the lower ends of the brackets: it tells minima from saddles. By default not asked.
+    chunk
+        Points that are bisected together. It changes the speed, never an answer.
+    progress
+        Called on the host as `progress(orbits, updates)` since the last call.
+    finished, on_part
+        Parts of an earlier run with the same `chunk`, in order from the first, and what to call with every new one.
+
+    Raises
+    ------
+    ValueError
+        If the range is empty, a tolerance too small for the dtype, `points` no finite vectors, or a part does not fit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda theta: jnp.sum(theta**2)  # converges below 1
+    >>> found = critical_step(
+    ...     gradient_descent(), loss, jnp.array([[3.0], [-0.1]]), low=0.1, high=4.0, stopping=StoppingRule()
+    ... )
+    >>> found.eta.round(2).tolist(), found.interval.tolist()
+    ([1.0, 1.0], [True, True])
+    """
+    begin = time.perf_counter()
+    num_points, dtype, draw = _points(points, check_count(chunk, "chunk"))
+    ladder = check_search(dtype, low, high, scan, rtol, undecided_rtol, nudge)
+    good = _check_outcomes(outcomes)
+    parts, size = [], min(chunk, num_points)
+    for part in finished:
+        _check_part(part, parts[-1].stop if parts else 0, size, num_points)
+        parts.append(part)
+    seconds = 0.0
+    for start in range(parts[-1].stop if parts else 0, num_points, size):
+        stop = min(start + size, num_points)
+        trial = Trial(rule, loss, draw(start, stop), stopping, size, good, devices, progress)
+        moved = nudge_critical(trial, ladder[0], nudge)
+        bracket = scan_ladder(trial, ladder)
+        bisect(trial, bracket, rtol, undecided_rtol)
+        kind = _kinds(trial, bracket.low, classify)
+        parts.append(CriticalPart(
+            start, stop, bracket.low, bracket.high, bracket.interval, bracket.outcome, kind, moved,
+            trial.lanes, trial.lane_steps,
+        ))  # fmt: skip
+        seconds += trial.compile_seconds
+        if on_part is not None:
+            on_part(parts[-1])
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in CriticalPart._fields[2:8]}
+    return CriticalSteps(
+        **arrays,
+        step_sizes=ladder,
+        lanes=sum(part.lanes for part in parts),
+        lane_steps=sum(part.lane_steps for part in parts),
+        compile_seconds=seconds,
+        run_seconds=time.perf_counter() - begin - seconds,
+    )
+
+
+def _kinds(trial: Trial, step_sizes: np.ndarray, classify: Callable | None) -> np.ndarray:
+    """What the points converge to, each with a step size from which it does."""
+    kind = np.full(len(step_sizes), -1, np.int8)
+    rows = np.flatnonzero(step_sizes > 0)
+    if classify is not None and rows.size:
+        points = trial.points[rows]
+        kind[rows], _ = classify_ends(
+            trial.rule,
+            trial.loss,
+            lambda some: points[some],
+            step_sizes[rows],
+            stopping=trial.stopping,
+            classify=classify,
+        )
+    return kind
+
+
+def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
+    """How many points there are, their dtype, and `(start, stop) -> points` on the host."""
+    if not (hasattr(points, "num_points") and callable(points)):
+        array = np.asarray(points)
+        if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(
+                f"expected floating-point initial points [points, dim], got {array.dtype} of shape {array.shape}; "
+                "convert them, or add an axis"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError("expected finite initial points, got some that are not; remove them")
+        return len(array), check_dtype(array.dtype), lambda start, stop: array[start:stop]
+    if chunk % GROUP and chunk < points.num_points:
+        raise ValueError(f"chunk: expected a multiple of {GROUP} for the points of a source, got {chunk}; round it up")
+    indices = jnp.arange(min(chunk, points.num_points))
+    make = eqx.filter_jit(lambda source, last, group: source(jnp.minimum(indices, last), group))
+
+    def draw(start, stop):
+        last = jnp.asarray(stop - start - 1, indices.dtype)
+        return np.asarray(make(points, last, jnp.asarray(start // GROUP, indices.dtype)))[: stop - start]
+
+    return points.num_points, eqx.filter_eval_shape(points, indices[:1]).dtype, draw
+
+
+def check_search(
+    dtype, low: float, high: float, scan: int, rtol: float, undecided_rtol: float, nudge: float
+) -> Float[np.ndarray, " scan"]:
+    """The step sizes of the scan, in the dtype asked for, where the search can be done: see `critical_step`.
+
+    >>> check_search("float32", 0.5, 2.0, 3, 1e-4, 1e-3, 0.0).tolist()
+    [0.5, 1.0, 2.0]
+    """
+    low, high, scan = check_positive(low, "low"), check_positive(high, "high"), check_count(scan, "scan", least=2)
+    if not nudge >= 0:
+        raise ValueError(f"nudge: expected a number of at least 0, got {nudge}; 0 leaves critical points alone")
+    least = 8 * float(np.finfo(dtype).eps)
+    for name, value in (("rtol", rtol), ("undecided_rtol", undecided_rtol)):
+        if not check_positive(value, name) >= least:
+            raise ValueError(f"{name}: expected at least {least:.2g}, which {dtype} resolves, got {value}; raise it")
+    if not low < high:
+        raise ValueError(f"expected a range of step sizes with low < high, got {low} to {high}; widen it")
+    ladder = check_step_sizes(np.geomspace(low, high, scan), dtype)
+    if not (np.diff(ladder) > 0).all():
+        raise ValueError(
+            f"expected {scan} different step sizes from {low} to {high}, but {ladder.dtype} does not hold so many; "
+            "lower scan or widen the range"
+        )
+    return ladder
+
+
+def _check_outcomes(outcomes: Iterable) -> np.ndarray:
+    try:
+        codes = [int(Outcome(outcome)) for outcome in outcomes]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"outcomes: expected members of Outcome, got {outcomes!r}") from error
+    if not 0 < len(set(codes)) < len(Outcome):
+        raise ValueError(f"outcomes: expected some outcomes and not all, got {outcomes!r}; nothing is left to find")
+    return np.array(codes, np.int8)
+
+
+def _check_part(part: CriticalPart, start: int, size: int, num_points: int) -> None:
+    if (part.start, part.stop) != (start, min(start + size, num_points)):
+        raise ValueError(
+            f"expected the part of points {start} to {min(start + size, num_points)}, got {part.start} to {part.stop}; "
+            "give parts in order, from a run with the same chunk"
+        )
