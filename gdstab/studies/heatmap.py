@@ -85,8 +85,8 @@ def summarise(result: basins.Heatmap, kinds: basins.Kinds, options: Heatmap) -> 
     }
 
 
-def exactly_known(options: Heatmap) -> bool:
-    """Whether the heatmap shows the two parameters of c (a - xy)^2 with a > 0, whose basin has a closed form."""
+def exactly_known(options) -> bool:
+    """Whether a plane shows the two parameters of c (a - xy)^2 with a > 0, whose basin has a closed form."""
     loss = options.loss
     both = options.plane in {(), (0, 1), (1, 0)}  # the loss is symmetric in its parameters
     return isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0 and both

@@ -1,0 +1,206 @@
+"""The study and the command `critical-map`: summary, results, resume, figure."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gdstab import figures, losses, records
+from gdstab.cli import main, process
+from gdstab.studies import critical_map, options
+
+RESOLUTION = (48, 48)
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "map"
+    return critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=out))
+
+
+@pytest.fixture
+def process_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_summary_agrees_with_the_closed_form(study):
+    summary = study.record.summary
+    theory = summary["theory"]
+    assert theory["critical_step"] == 0.5
+    assert theory["max_relative_error_below"] < 1e-5
+    assert theory["max_relative_error_elsewhere"] < 1e-2
+    assert theory["cells_below"] + theory["cells_elsewhere"] + theory["left_out"] == summary["cells"] == 48 * 48
+    assert theory["left_out"] == 48  # the anti-diagonal
+    assert summary["kinds"] == {"minimum": 48 * 47, "strict_saddle": 48, "degenerate": 0}
+    assert (summary["flagged"], summary["none_converges"], summary["all_converge"]) == (0, 0, 0)
+    assert sum(summary["above"].values()) == summary["cells"]
+
+
+def test_the_comparison_finds_a_wrong_cell(study):
+    """Cells are compared with their own exact value: a map turned by a right angle agrees nowhere near as well."""
+    asked = options.CriticalMap(resolution=RESOLUTION)
+    source = critical_map.GridSource(asked.box, RESOLUTION, compact=True)
+    eta = study.steps.eta.copy()
+    assert critical_map.compare(eta, source, asked) == study.record.summary["theory"]
+    eta[0] *= 1 + 1e-4
+    assert critical_map.compare(eta, source, asked)["max_relative_error_below"] == pytest.approx(1e-4, rel=1e-2)
+    eta[0] = np.nan
+    assert critical_map.compare(eta, source, asked)["max_relative_error_below"] == np.inf
+
+
+def test_the_directory_holds_everything(study):
+    names = {path.name for path in study.record.path.iterdir()}
+    assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
+    dataset = records.load(study.record.path).dataset
+    assert dict(dataset.sizes) == {"x0": 48, "x1": 48}
+    for name in ("eta", "low", "high", "flag", "outcome", "kind", "moved"):
+        assert dataset[name].shape == RESOLUTION
+    eta = dataset["eta"].values
+    np.testing.assert_allclose(eta, eta.T, rtol=1e-2)
+    i, j = 3, 30
+    point = np.array([dataset["x0"][i], dataset["x1"][j]])
+    exact = critical_map.scalar.largest_converging_step(point, 1.0, 1.0)
+    assert eta[i, j] == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, monkeypatch, study):
+    again = critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=study.record.path))
+    assert again.steps is None
+    assert again.record.summary == study.record.summary
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    asked = options.CriticalMap(resolution=RESOLUTION, out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "save", fail)
+        with pytest.raises(KeyboardInterrupt):
+            critical_map.run(asked)
+    seen = []
+    resumed = critical_map.run(dataclasses.replace(asked, resume=True), progress=lambda *_: seen.append(1))
+    assert not seen  # every part was on disk
+    for name in ("eta", "low", "high", "outcome"):
+        np.testing.assert_array_equal(resumed.record.dataset[name], study.record.dataset[name])
+    assert resumed.record.summary["lane_steps"] == study.record.summary["lane_steps"]
+
+
+def test_a_loss_without_a_closed_form(tmp_path):
+    asked = options.CriticalMap(
+        loss=options.Himmelblau(), box=((-5.0, 5.0), (-5.0, 5.0)), resolution=(16, 16), low=0.005, high=0.05,
+        grad_tol=1e-8, max_steps=2000, undecided_rtol=0.1, kinds=False, out=tmp_path / "run",
+    )  # fmt: skip
+    summary = critical_map.run(asked).record.summary
+    assert set(summary["theory"].values()) == {None}
+    assert summary["kinds"] is None
+    assert summary["flagged"] > 0
+    assert summary["flagged"] == int(records.load(tmp_path / "run").dataset["flag"].sum())
+
+
+def test_a_slice_of_vectors_has_the_closed_form_too(tmp_path):
+    asked = options.CriticalMap(
+        loss=options.Vector(dim=2, target=2.0, scale=0.5), plane=(0.0, 3.0), resolution=(8, 8), low=0.05, high=0.6,
+        rtol=1e-6, max_steps=4000, kinds=False, out=tmp_path / "run",
+    )  # fmt: skip
+    theory = critical_map.run(asked).record.summary["theory"]
+    assert theory["critical_step"] == 0.5
+    assert theory["cells_below"] > 0
+    assert theory["max_relative_error_below"] < 1e-5
+
+
+def test_figure_of_everything_at_once():
+    eta = np.linspace(0.1, 0.5, 64).reshape(8, 8)
+    eta[0, :2] = np.nan
+    everywhere = np.zeros((8, 8), bool)
+    flagged, all_converge = everywhere.copy(), everywhere.copy()
+    flagged[5, 5], all_converge[0, 0] = True, True
+    box, axes = ((0.0, 1.0), (0.0, 2.0)), ("x0", "x1")
+    figure = figures.draw_critical_map(figures.CriticalMap(eta, flagged, all_converge, box, axes, 0.4))
+    figure.canvas.draw()
+    words = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert words == {"no interval", "none converges", "all converge"}
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert r"$\eta_C = 0.4$" in labels
+    picture = figure.axes[0].images[0].get_array()
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 40
+    unknown = np.full((8, 8), np.nan)
+    figures.draw_critical_map(figures.CriticalMap(unknown, everywhere, everywhere, box, axes, None)).canvas.draw()
+
+
+def test_the_line_of_the_issue_is_the_default():
+    words = ["--out", "runs/map", "loss:scalar", "--loss.scale", "1.0"]
+    asked = process.parse(options.CriticalMap, words, "critical-map")
+    assert dataclasses.replace(asked, out=options.CriticalMap().out) == options.CriticalMap()
+    assert options.STUDIES["critical-map"] is options.CriticalMap
+    assert options.CriticalMap().max_steps >= 20_000
+
+
+@pytest.mark.usefixtures("process_as_it_was")
+def test_command(tmp_path, capsys):
+    words = ["critical-map", "--resolution", "12", "12", "--max-steps", "2000", "--out", "run"]
+    assert main(words) == 0
+    first = capsys.readouterr()
+    assert "critical step of the minima: 0.5" in first.out
+    assert "converge to: 132 minimum, 12 strict saddle" in first.out
+    assert "lanes" in first.err
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["configuration"]["loss"]["name"] == "scalar"
+    assert main(words) == 0
+    assert "complete already" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("process_as_it_was")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--low 1 --high 0.5", "low < high"),
+        ("--rtol 1e-18", "rtol"),
+        ("--scan 1", "scan"),
+        ("--resolution 0 10", "at least 1"),
+        ("--precision 32", "--grad-tol 1e-5"),
+        ("--plane 0 7", "there are 2"),
+        ("--nudge -1", "nudge"),
+    ],
+)
+def test_bad_input_ends_with_one_message(words, message, tmp_path, capsys):
+    assert main(["critical-map", *words.split(), "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("process_as_it_was")
+def test_precision_32(tmp_path, capsys):
+    words = "--precision 32 --grad-tol 1e-5 --rtol 1e-5 --resolution 8 8 --max-steps 4000 --out run"
+    assert main(["critical-map", *words.split()]) == 0
+    assert capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["provenance"]["dtype"] == "float32"
+    assert summary["theory"]["max_relative_error_below"] < 1e-3
+
+
+@pytest.mark.slow
+def test_the_map_of_the_issue(tmp_path):
+    theory = critical_map.run(options.CriticalMap(out=tmp_path / "run")).record.summary["theory"]
+    assert theory["max_relative_error_below"] <= 1e-5
+    assert theory["max_relative_error_elsewhere"] <= 1e-2
+    assert theory["cells_below"] + theory["cells_elsewhere"] == 249_500
+
+
+def test_losses_of_a_sweep_share_one_program():
+    """The loss of the study is a module: another target compiles nothing."""
+    assert isinstance(critical_map.building.build_loss(options.Scalar())[0], losses.ScalarProduct)
