@@ -145,9 +145,12 @@ def bench_adaptive(finest: int) -> list[dict]:
         }  # fmt: skip
         if side <= 4096:
             brute = gd.basins.heatmap(RULE, LOSS, STEP_SIZE, box=BOX, resolution=(side, side), stopping=SETTLED)
+            differing = brute.outcome != found.outcome
             row |= {
                 "brute_seconds": brute.run_seconds,
-                "differing_cells": int(np.count_nonzero(brute.outcome != found.outcome)),
+                "differing_cells": int(np.count_nonzero(differing)),
+                # Centres that lie on xy = 1 to rounding are minima, unstable ones too, before any update.
+                "differing_cells_that_moved": int(np.count_nonzero(differing & (brute.steps > 0))),
             }
         rows.append(row)
     if len(rows) > 1:
