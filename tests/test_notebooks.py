@@ -38,7 +38,7 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["01_threshold.ipynb", "02_linear_networks.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["01_threshold.ipynb", "02_linear_networks.ipynb", "03_basins.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -6,6 +6,7 @@
 # The papers register their claims when they are imported: first come, first listed.
 from gdstab.claims import paper_a_minima as paper_a_minima  # isort: skip
 from gdstab.claims import paper_a_dynamics as paper_a_dynamics  # isort: skip
+from gdstab.claims import paper_a_measure as paper_a_measure  # isort: skip
 from gdstab.claims import paper_a_figures as paper_a_figures  # isort: skip
 from gdstab.claims import paper_b_flow as paper_b_flow
 from gdstab.claims import paper_b_landscape as paper_b_landscape

@@ -14,7 +14,7 @@ from gdstab.figures import claims as draw
 from gdstab.losses import Quadratic, ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.stability import Stability
-from gdstab.theory import linear, scalar
+from gdstab.theory import linear
 from gdstab.theory.factorisations import balanced_factorisation
 
 DESCENT = updates.gradient_descent()
@@ -210,42 +210,6 @@ def transition_figure():
     _, ratios, shares, weak = transition()
     bars = {name: np.array([[s["share"], *s["interval"]] for s in rows]) for name, rows in shares.items()}
     return draw.draw_transition(ratios, bars, weak)
-
-
-@claim(
-    "A.thm16",
-    source="Theorem 16 (57)",
-    statement="If M_SS is not empty, the set C of points that converge to a minimum has positive measure; if M_WS is "
-    "empty, C has measure zero.",
-)
-def measure_of_the_converging_set(key):
-    """Fates around the flattest minimum across eta_C; and the two-parameter loss exactly at eta_C."""
-    critical, ratios, shares, weak = transition()
-    rows = {name: [row["share"] for row in values] for name, values in shares.items()}
-    converged = np.array(rows["converged"])
-    points = sampling.box(key, 2000, ((-1.7, 1.7), (-1.7, 1.7)))
-    inside = points[np.asarray(scalar.trapping_energy(points, 1.0)) < 0]
-    loss, distance = ScalarProduct(scale=0.5), []
-    for max_steps in (1000, 100_000):
-        ends = ensembles.run(DESCENT, loss, inside, 1.0, StoppingRule(loss_tol=None, max_steps=max_steps)).theta
-        distance.append(np.minimum(np.linalg.norm(ends - 1, axis=1), np.linalg.norm(ends + 1, axis=1)).max())
-    numbers = {
-        "eta_C": critical,
-        "eta / eta_C": ratios,
-        **{f"share {name}": values for name, values in rows.items()},
-        "95 % intervals of the share converged": [row["interval"] for row in shares["converged"]],
-        "eta times a positive eigenvalue on M (below 2: M_WS not empty)": weak,
-        "xy = 1 at eta_C, M_WS empty: farthest from (1, 1) or (-1, -1) after 10^3 and 10^5 steps": distance,
-    }
-    require(bool((weak < 2).all()), "M_WS was to be non-empty on both sides")
-    corrected = bool((converged[ratios < 1] > 0.98).all() and (converged[ratios > 1] == 0).all())
-    converges_at_edge = distance[1] < 0.2 * distance[0] and distance[1] < 0.01
-    note = (
-        "The second half needs lambda > 2/eta strictly: for L = (1/2)(1 - xy)^2 at eta = eta_C, M_WS is empty and a "
-        "whole ellipse converges, at the rate t^(-1/2). What decides is eta_C: above it C is null, although M_WS is "
-        "not empty."
-    )
-    return Finding(judge(corrected and not converges_at_edge, corrected), numbers, note, transition_figure)
 
 
 @claim(

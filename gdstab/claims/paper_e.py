@@ -1,10 +1,12 @@
 """Paper E. What is at hand is a summary, so every note says how a statement was read."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab.claims import paper_a_dynamics, paper_a_minima, problems
+from gdstab.claims import paper_a_dynamics, paper_a_measure, paper_a_minima, problems
 from gdstab.claims.paper_a_dynamics import image_of_descent, singularity
 from gdstab.claims.registry import Finding, claim, judge, require
 
@@ -12,6 +14,33 @@ from gdstab.claims.registry import Finding, claim, judge, require
 def _read(finding: Finding, reading: str) -> Finding:
     """The finding of the statement of paper A that this one restates."""
     return finding._replace(note=f"Read: {reading} {finding.note}")
+
+
+@claim(
+    "E.main",
+    source="Primary result, with mechanism 1",
+    statement="There is eta_E such that for eta > eta_E the initial points from which descent converges to a minimum "
+    "form a set of measure zero.",
+)
+def converging_set_is_null(key, num: int = paper_a_measure.POINTS, names=tuple(paper_a_measure.CASES)):
+    """Upper bounds for the share of a box, above eta_C; and an eigenvalue on M that stays below 2/eta there."""
+    del key
+    tables = {name: paper_a_measure.table(name, num) for name in names}
+    network = paper_a_measure.CASES["linear network 2-2-2"].loss
+    above = paper_a_measure.RATIOS[-1] * paper_a_measure.critical_step(network)
+    weak = above * paper_a_measure.weak_eigenvalue()
+    numbers = {"eta / eta_C": paper_a_measure.RATIOS, "points in each box": num}
+    for name, found in tables.items():
+        numbers |= paper_a_measure.as_numbers(name, found)
+    numbers["2-2-2 at the largest eta: eta times a positive eigenvalue on M (below 2: eta < eta_E)"] = weak
+    corrected = all(paper_a_measure.dichotomy(found.rows) for found in tables.values())
+    note = (
+        "Read: eta_E of Corollary 6, beyond which every non-zero eigenvalue at every minimum exceeds 2/eta. For "
+        "networks there is none, since the least positive eigenvalue tends to 0 along M. With eta_C, where the "
+        "largest one exceeds 2/eta at every minimum, it holds: no point of the boxes converged beyond it. Samples only "
+        "bound the share; that it is zero is the theorem."
+    )
+    return Finding(judge(corrected and weak > 2, corrected), numbers, note, partial(paper_a_measure.draw, tables))
 
 
 @claim(
