@@ -22,7 +22,8 @@ EXPECTED = {
     "A.open1": OPEN, "A.open2": OPEN, "A.open3": OPEN, "A.open4": OPEN, "A.open5": OPEN,
     "B.lem2.3": HOLDS, "B.prop1": HOLDS, "B.prop2": CORRECTED, "B.prop3": CORRECTED, "B.prop4": CORRECTED,
     "B.prop5": CORRECTED, "B.lem3.2": HOLDS, "B.rem4": CORRECTED, "B.conj": OPEN,
-    "E.thm5": FAILS, "E.cor6": FAILS, "E.main": CORRECTED, "E.prop9": NOT_TESTABLE, "E.thm17": CORRECTED, "E.prop18": CORRECTED,
+    "E.thm5": FAILS, "E.cor6": FAILS, "E.main": CORRECTED, "E.prop9": NOT_TESTABLE, "E.thm17": CORRECTED,
+    "E.prop18": CORRECTED,
     "E.exp1": FAILS, "E.exp2": HOLDS, "E.exp3": HOLDS,
 }  # fmt: skip
 
