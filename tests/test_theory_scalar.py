@@ -160,32 +160,6 @@ def test_minima_in_boxes():
     assert scalar.stable_minima(0.3, 1.0, 1.0, ((0, 4), (-4, 4))).length == pytest.approx(inside.length / 2)
 
 
-def test_symmetric_line(rng):
-    for k in (0.7, 1.1, 1.2, 1.9):
-        x = float(rng.uniform(-1, 1))
-        loss, step_size = ScalarProduct(2, 1.0, 0.5), k
-        after = gradient_descent().step(loss, jnp.array([x, x]), step_size)
-        assert_close(after * np.sqrt(k), jnp.full(2, scalar.symmetric_map(np.sqrt(k) * x, k)))
-    for k in (1.1, scalar.PERIOD_FOUR, 1.7):
-        low, high = scalar.symmetric_period_two(k)
-        assert scalar.symmetric_map(low, k) == pytest.approx(high, rel=1e-14)
-        assert scalar.symmetric_map(high, k) == pytest.approx(low, rel=1e-13)
-        slope = (1 + k - 3 * low**2) * (1 + k - 3 * high**2)
-        assert scalar.symmetric_multipliers(k)[1] == pytest.approx(slope, rel=1e-12)
-    assert scalar.symmetric_multipliers(scalar.PERIOD_TWO)[0] == -1
-    assert scalar.symmetric_multipliers(scalar.PERIOD_FOUR)[1] == pytest.approx(-1, abs=1e-14)
-    peak = np.sqrt((1 + scalar.CRISIS) / 3)
-    assert scalar.symmetric_map(peak, scalar.CRISIS) == pytest.approx(np.sqrt(1 + scalar.CRISIS), rel=1e-14)
-    with pytest.raises(ValueError, match="k > 1"):
-        scalar.symmetric_period_two(0.9)
-
-
-def test_lyapunov_exponent_at_the_last_bounded_step():
-    angle = np.pi * (np.arange(100_000) + 0.5) / 100_000  # the invariant density of the Chebyshev cubic, X = 2 cos
-    slope = 1 + scalar.LAST_BOUNDED - 3 * (2 * np.cos(angle)) ** 2
-    assert np.log(np.abs(slope)).mean() == pytest.approx(np.log(3), abs=1e-3)
-
-
 @pytest.mark.parametrize(
     "make",
     [

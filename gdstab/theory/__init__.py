@@ -1,5 +1,25 @@
 """What must come out: closed forms and bounds, each citing its statement, without simulation."""
 
-from gdstab.theory import counterexamples, factorisations, linear, scalar, strata
+from gdstab.theory import (
+    catapult,
+    collapse,
+    counterexamples,
+    factorisations,
+    linear,
+    optimisers,
+    scalar,
+    strata,
+    symmetric_line,
+)
 
-__all__ = ["counterexamples", "factorisations", "linear", "scalar", "strata"]
+__all__ = [
+    "catapult",
+    "collapse",
+    "counterexamples",
+    "factorisations",
+    "linear",
+    "optimisers",
+    "scalar",
+    "strata",
+    "symmetric_line",
+]

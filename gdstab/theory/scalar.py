@@ -15,15 +15,6 @@ from scipy.integrate import quad
 
 from gdstab._validate import check_box, check_count, check_positive
 
-PERIOD_TWO = 1.0
-"""Where the fixed point of the symmetric line doubles, in $k a$: its multiplier $1 - 2 k a$ is -1."""
-PERIOD_FOUR = math.sqrt(5.0) - 1.0
-"""Where its orbit of period 2 doubles: the multiplier $9 - 2 (1 + k a)^2$ is -1."""
-CRISIS = 1.5 * math.sqrt(3.0) - 1.0
-"""Where the largest value of the symmetric map reaches its largest zero, so that both signs of $x$ mix."""
-LAST_BOUNDED = 2.0
-"""Where bounded orbits end; the Lyapunov exponent there is $\\ln 3$ (the map is the Chebyshev cubic)."""
-
 
 class TrappingEllipse(NamedTuple):
     """The region E < 0 for d = 1, centred at the origin, with axes along the two diagonals."""
@@ -252,46 +243,6 @@ def minima_length(box: Any, target: float = 1.0) -> float:
     2.264181
     """
     return _hyperbola_length(check_positive(target, "target"), 0.0, math.inf, box)
-
-
-def symmetric_map(position, k):
-    r"""Descent on the line $x = y$ for $a = 1$, in $X = \sqrt k\, x$: $X \mapsto (1 + k) X - X^3$.
-
-    For other targets read $k a$ for $k$. Chaos begins past about 1.30228.
-
-    Examples
-    --------
-    >>> symmetric_map(0.5, 0.75)
-    0.75
-    """
-    return (1 + k) * position - position * position * position
-
-
-def symmetric_period_two(k: float) -> tuple[float, float]:
-    r"""The orbit of period 2 of the symmetric line, $X Y = 1$ and $X^2 + Y^2 = 1 + k$, for $k > 1$.
-
-    Its multiplier is $9 - 2 (1 + k)^2$ (`symmetric_multipliers`).
-
-    Examples
-    --------
-    >>> [round(point, 6) for point in symmetric_period_two(1.25)]
-    [0.780776, 1.280776]
-    """
-    if check_positive(k, "k") <= 1:
-        raise ValueError(f"expected k > 1, got {k}: the orbit of period 2 is born at k = 1; raise the step size")
-    total, gap = math.sqrt(3 + k), math.sqrt(k - 1)
-    return 2 / (total + gap), (total + gap) / 2
-
-
-def symmetric_multipliers(k):
-    r"""Multipliers on the symmetric line: $1 - 2k$ of the fixed point, $9 - 2 (1 + k)^2$ of the orbit of period 2.
-
-    Examples
-    --------
-    >>> symmetric_multipliers(1.0)
-    (-1.0, 1.0)
-    """
-    return 1 - 2 * k, 9 - 2 * (1 + k) * (1 + k)
 
 
 def _invariants(theta):

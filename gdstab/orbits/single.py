@@ -76,6 +76,14 @@ def settle(
     ('CONVERGED', 3, 0.125)
     """
     step_size = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta)))
+    return settle_from(rule, loss, rule.init(theta, step_size), step_size, stopping)
+
+
+def settle_from(
+    rule: UpdateRule, loss: LossFn, state: State, step_size: Float[Array, ""] | float, stopping: StoppingRule
+) -> Settled:
+    """As `settle`, from a state of the rule, with the momentum and the counters it has."""
+    step_size = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(rule.theta(state))))
     zero = jnp.zeros((), jnp.int32)
     cycles = stopping.max_period is not None
     stride = anchor_stride(stopping.max_period) if cycles else 1
@@ -100,8 +108,7 @@ def settle(
         goes_on, test, period = look(state, steps, test)
         return state, steps, test, period, goes_on
 
-    state = rule.init(theta, step_size)
-    goes_on, test, period = look(state, zero, begin_cycle_test(theta))
+    goes_on, test, period = look(state, zero, begin_cycle_test(rule.theta(state)))
     state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
     theta = rule.theta(state)
     outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), verdict(loss, theta, stopping))

@@ -1,0 +1,144 @@
+"""The cascade of period doublings: from flip to flip, each new cycle found from the normal form of the last one's."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gdstab._types import LossFn, State
+from gdstab._validate import check_count, check_positive
+from gdstab.bifurcation._system import Point, System
+from gdstab.bifurcation.continuation import walk
+from gdstab.bifurcation.normal_forms import FlipForm, flip_form
+from gdstab.bifurcation.points import Bifurcation, Kind
+from gdstab.orbits import Cycle, find_cycle, refine
+
+_PAST_THE_FLIP = (0.02, 0.05, 0.005)  # by how much the multiplier has passed -1 where the doubled cycle is looked for
+_LARGEST_STEP, _MOST_POINTS = 0.05, 400
+
+
+class Cascade(NamedTuple):
+    """Period doublings, in their order."""
+
+    flips: tuple[Bifurcation, ...]
+    forms: tuple[FlipForm, ...]  # the normal form of each
+    ended: str  # "count" if all were found that were asked for, else why no more
+
+    @property
+    def step_sizes(self) -> np.ndarray:
+        """Where the period doubles, [doublings]."""
+        return np.array([flip.step_size for flip in self.flips])
+
+    @property
+    def periods(self) -> np.ndarray:
+        """The period that doubles there, [doublings]."""
+        return np.array([flip.period for flip in self.flips])
+
+    @property
+    def ratios(self) -> np.ndarray:
+        """Ratios of successive gaps, [doublings - 2]; they tend to Feigenbaum's 4.669..."""
+        gaps = np.diff(self.step_sizes)
+        return gaps[:-1] / gaps[1:]
+
+    @property
+    def accumulation(self) -> float:
+        r"""Where the doublings accumulate, by Aitken's extrapolation of the last three; NaN with fewer than three."""
+        if len(self.flips) < 3:
+            return float("nan")
+        a, b, c = self.step_sizes[-3:]
+        return float(c + (c - b) / ((b - a) / (c - b) - 1))
+
+
+def doubled(rule, loss: LossFn, flip: Bifurcation, *, rank_tol: float | None = None) -> tuple[Cycle, FlipForm]:
+    """The cycle of twice the period a little past a flip (before it, if it is subcritical), and the normal form.
+
+    Raises
+    ------
+    ValueError
+        If there is none near where the normal form puts it, as at a minimum of a manifold that is not the flattest:
+        the oscillation then drifts along the manifold (`FlipForm.drift`) instead of closing.
+    """
+    system = System(rule, loss, flip.state, flip.period, 1.0, rank_tol)
+    form = flip_form(rule, loss, flip.state, flip.step_size, flip.period, rank_tol=rank_tol)
+    found = _doubled(system, flip, form)
+    if isinstance(found, str):
+        raise ValueError(f"{found}; look at the normal form of the flip")
+    cycle = refine(rule, loss, system.state(found.x), found.step_size, 2 * flip.period, rank_tol=rank_tol)
+    return cycle, form
+
+
+def _doubled(system: System, flip: Bifurcation, form: FlipForm) -> Point | str:
+    """A point of the doubled cycle, or why there is none."""
+    x, slope = system.vector(flip.state), float(form.amplitude_slope)
+    shift, direction, bend = (np.asarray(part) for part in (form.shift, form.direction, form.bend))
+    twice = system.of_period(2 * flip.period)
+    for past in _PAST_THE_FLIP:
+        change = np.sign(slope) * past / abs(float(form.slope))
+        size = np.sqrt(slope * change)
+        guess = x + change * shift + size * direction + size**2 / 2 * bend
+        found = twice.solve(guess, flip.step_size + change, fixed=True)
+        if found is not None and 0.5 < np.linalg.norm(found.half) / (2 * size) < 2:
+            return found
+    drift = float(np.linalg.norm(form.drift))
+    why = f", since oscillations drift along a continuum of cycles there (by {drift:.2g})" if drift > 1e-6 else ""
+    return f"no cycle of period {2 * flip.period} was found near the flip at step size {flip.step_size:.6g}{why}"
+
+
+def doublings(
+    rule, loss: LossFn, state: State, low: float, high: float, count: int = 5, *, max_period: int = 8
+) -> Cascade:
+    r"""Follow the period-doubling cascade of the cycle that attracts `state` at step size `low`, up to `high`.
+
+    The cycle is continued to its flip, a multiplier of -1, which is located to rounding; the normal form there leads to
+    the cycle of twice the period, and so on, until `count` flips are found, or `high` is reached.
+
+    Parameters
+    ----------
+    state
+        A state of the rule, for gradient descent the parameters.
+    max_period
+        The longest period of the cycle to begin with.
+
+    Raises
+    ------
+    ValueError
+        As `orbits.find_cycle`, at `low`; or if `count` is no positive integer.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda x: (1 - x * x) ** 2 / 4  # the symmetric line, with k = step size
+    >>> cascade = doublings(gradient_descent(), loss, jnp.array(0.9), 0.8, 2.0, count=2)
+    >>> cascade.step_sizes.round(9).tolist(), cascade.periods.tolist()
+    ([1.0, 1.236067977], [1, 2])
+    """
+    check_count(count, "count")
+    low, high = check_positive(low, "low"), check_positive(high, "high")
+    cycle = find_cycle(rule, loss, state, low, max_period)
+    system = System(rule, loss, jax.tree.map(lambda leaf: leaf[0], cycle.states), cycle.period, high - low)
+    now = system.solve(system.vector(system.like), low, fixed=True)
+    flips, forms, ended = [], [], "count"
+    while len(flips) < count:
+        bound = high
+        if len(flips) > 1:  # each gap is a fraction of the last one
+            bound = min(high, now.step_size + 2 * abs(flips[-1].step_size - flips[-2].step_size))
+        if bound <= now.step_size:
+            ended = f"the step size {high:.6g} was reached"
+            break
+        system = System(rule, loss, system.state(now.x), system.period, bound - now.step_size)
+        now = system.solve(now.x, now.step_size, fixed=True)  # again, since the tangent is in other units
+        branch = walk(system, now, now.step_size, bound, 1, _LARGEST_STEP, _MOST_POINTS, (Kind.FLIP,))
+        flip = next((point for point in branch.bifurcations if point.kind is Kind.FLIP and not point.birth), None)
+        if flip is None:
+            ended = f"no flip of period {system.period} up to step size {bound:.6g} ({branch.ends[1]})"
+            break
+        flips.append(flip)
+        forms.append(flip_form(rule, loss, flip.state, flip.step_size, flip.period))
+        if len(flips) < count:
+            found = _doubled(system, flip, forms[-1])
+            if isinstance(found, str):
+                ended = found
+                break
+            now, system = found, system.of_period(2 * flip.period)
+    return Cascade(tuple(flips), tuple(forms), ended)

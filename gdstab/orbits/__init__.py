@@ -1,0 +1,18 @@
+"""One orbit: `rollout` keeps what is observed along it, `settle` runs it to its verdict, `find_cycle` to its cycle."""
+
+from gdstab.orbits.cycles import Cycle, Refined, find_cycle, fold, minimal_period, newton, refine
+from gdstab.orbits.single import Settled, rollout, settle, settle_from
+
+__all__ = [
+    "Cycle",
+    "Refined",
+    "Settled",
+    "find_cycle",
+    "fold",
+    "minimal_period",
+    "newton",
+    "refine",
+    "rollout",
+    "settle",
+    "settle_from",
+]

@@ -1,0 +1,318 @@
+r"""One cycle of the update map: Newton's method on its p-fold map, its multipliers, its stability.
+
+A cycle is one of the *state* map, so that momentum is part of it. Integer leaves of a state (step counters) are held
+fixed throughout: a cycle is one of the floating-point entries, $n$ in number.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Complex, Float, Int32
+
+from gdstab import stability
+from gdstab._numerics import sum_squares
+from gdstab._types import LossFn, Scalar, State, Theta
+from gdstab._validate import check_count, check_step_sizes
+from gdstab.orbits.single import rollout, settle_from
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.updates import UpdateRule
+
+_NEWTON_STEPS = 40
+_PATIENCE = 4  # Newton steps without a smaller residual, after which it has converged or never will
+
+
+class Refined(NamedTuple):
+    """Where Newton's method ended: a point of the cycle, and the linearisation of the p-fold map there."""
+
+    state: State
+    step_size: Scalar
+    jacobian: Float[Array, "n n"]  # of the p-fold map
+    sensitivity: Float[Array, " n"]  # its derivative by the step size
+    residual: Scalar  # how far the p-fold map moves the state
+    converged: Bool[Array, ""]  # the residual is at rounding
+
+
+class Cycle(eqx.Module):
+    r"""A cycle $s_0 \mapsto s_1 \mapsto \dots \mapsto s_p = s_0$ of the state map; a fixed point has period 1."""
+
+    states: State  # every leaf with a leading axis of length `period`
+    theta: Theta  # the parameters along it, likewise
+    step_size: Scalar
+    multipliers: Complex[Array, " n"]  # of the p-fold map, largest modulus first
+    neutral: Int32[Array, ""]  # directions in which the cycle is one of a continuum, as along a manifold of minima
+    residual: Scalar
+    converged: Bool[Array, ""]
+    period: int = eqx.field(static=True)
+
+    @property
+    def radius(self) -> Scalar:
+        """The largest modulus of the multipliers, the `neutral` ones (nearest to 1) left out."""
+        order = jnp.argsort(jnp.abs(self.multipliers - 1))
+        kept = jnp.arange(order.size, dtype=jnp.int32) >= self.neutral
+        return jnp.max(jnp.where(kept, jnp.abs(self.multipliers[order]), 0), initial=0)
+
+    @property
+    def stable(self) -> Bool[Array, ""]:
+        """Whether the linearisation attracts in all directions but the neutral ones."""
+        return self.radius < 1
+
+
+def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
+    r"""The rule whose one step is `period` steps of `rule`, the integer leaves of the state held fixed.
+
+    Its fixed points are the cycles of `rule`, and `stability.multipliers(fold(rule, p), ...)` are their multipliers.
+    The period may be traced.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> float(fold(gradient_descent(), 3).step(lambda x: 0.5 * x**2, jnp.array(8.0), 0.5))
+    1.0
+    """
+
+    def step(loss, state, step_size):
+        def once(_, now):
+            moved = rule.step(loss, now, step_size)
+            return jax.tree.map(lambda new, old: new if eqx.is_inexact_array(old) else old, moved, state)
+
+        return lax.fori_loop(0, period, once, state)
+
+    return UpdateRule(rule.init, step, rule.theta, rule.autonomous)
+
+
+def newton(
+    rule: UpdateRule,
+    loss: LossFn,
+    state: State,
+    step_size: Scalar | float,
+    period: int | Int32[Array, ""],
+    *,
+    weight: Scalar | float = 0.0,
+    rank_tol: float | None = None,
+) -> Refined:
+    r"""Solve $G_\eta^p(s) = s$ by Newton's method in the least squares sense, from a state nearby.
+
+    The step is that of smallest norm, $-(DG^p - I)^+ (G^p(s) - s)$, singular values below `rank_tol` times the largest
+    taken as zero (by default $\sqrt\epsilon$). So it converges, quadratically, also where the cycle is one of a
+    continuum: on the manifold of minima it ends at about the nearest one. With `weight` $w > 0$ the step size moves
+    too, as $\eta = \eta_0 + w \sigma$ with $\sigma$ one more unknown: the correction is then orthogonal to the branch,
+    which may turn back in $\eta$ (Moore-Penrose continuation: Dhooge, Govaerts and Kuznetsov 2003, ACM TOMS 29).
+
+    `converged` says whether the residual came down to rounding; what it ended at is the best point it saw. The period
+    and the weight may be traced: one compilation serves all.
+    """
+    floating, fixed = eqx.partition(state, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(floating)
+    dtype = flat.dtype
+    weight = jnp.asarray(weight, dtype)
+    rcond = float(jnp.finfo(dtype).eps) ** 0.5 if rank_tol is None else rank_tol
+    linearised = _displacement(fold(rule, period), loss, lambda x: eqx.combine(unravel(x), fixed))
+
+    def body(carry):
+        (x, eta), value, (by_x, by_eta), best, smallest, idle, steps = carry
+        change = jnp.linalg.lstsq(jnp.column_stack([by_x, weight * by_eta]), value, rcond=rcond)[0]
+        x, eta = x - change[:-1], eta - weight * change[-1]
+        value, slopes = linearised(x, eta)
+        size = jnp.linalg.norm(value)
+        better = size < smallest
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (x, eta, slopes), best)
+        idle = jnp.where(size < 0.5 * smallest, 0, idle + 1)  # shrinking by rounding is no progress
+        return (x, eta), value, slopes, best, jnp.where(better, size, smallest), idle, steps + 1
+
+    def goes_on(carry):
+        smallest, idle, steps = carry[-3:]
+        return (smallest > 0) & (idle < _PATIENCE) & (steps < _NEWTON_STEPS)
+
+    start = flat, jnp.asarray(step_size, dtype)
+    value, slopes = linearised(*start)
+    begin = (start, value, slopes, (*start, slopes), jnp.linalg.norm(value), jnp.int32(0), jnp.int32(0))
+    *_, (x, eta, (by_x, by_eta)), residual, _, _ = lax.while_loop(goes_on, body, begin)
+    # Rounding in one step is amplified along the cycle by about the norm of the Jacobian at the most; where that is
+    # enormous, as of adaptive rules near a critical point, a small residual means nothing.
+    eps, scale = jnp.finfo(dtype).eps, 1 + jnp.linalg.norm(x)
+    amplified = 100 * (1 + jnp.linalg.norm(by_x)) * jnp.sqrt(jnp.asarray(period, dtype))
+    converged = residual <= eps * scale * jnp.minimum(amplified, 0.01 * eps**-0.5)
+    jacobian = by_x + jnp.eye(x.size, dtype=dtype)
+    return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged)
+
+
+def refine(
+    rule: UpdateRule,
+    loss: LossFn,
+    state: State,
+    step_size: Scalar | float,
+    period: int,
+    *,
+    rank_tol: float | None = None,
+) -> Cycle:
+    r"""The cycle of period `period` (or of a divisor of it) near `state`, by Newton's method; for one point, jittable.
+
+    Its multipliers are the eigenvalues of $DG(s_{p-1}) \cdots DG(s_0)$. Look at `converged`: where there is no cycle
+    nearby the result is none. `rank_tol` as in `newton`.
+
+    Raises
+    ------
+    ValueError
+        If the rule is not autonomous (a schedule), or the period is not a positive integer.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda x: (1 - x * x) ** 2 / 4  # x -> (1 + eta) x - eta x^3
+    >>> cycle = refine(gradient_descent(), loss, jnp.array(0.7), 1.2, 2)
+    >>> bool(cycle.converged), bool(cycle.stable)
+    (True, True)
+    >>> round(float(1.2 * cycle.theta[0] * cycle.theta[1]), 12)  # exactly 1: theory.symmetric_line
+    1.0
+    """
+    _check_autonomous(rule)
+    check_count(period, "period")
+    dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
+    return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol)
+
+
+@eqx.filter_jit
+def _refine(rule, loss, state, step_size, period, rank_tol):
+    found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol)
+    states, theta = _along(rule, loss, found.state, found.step_size, period)
+    multipliers = stability.multipliers(fold(rule, period), loss, found.state, found.step_size)
+    shifted = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
+    rtol = float(jnp.finfo(shifted.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
+    neutral = shifted.shape[0] - jnp.linalg.matrix_rank(shifted, rtol)
+    return Cycle(
+        states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged, period
+    )
+
+
+def find_cycle(
+    rule: UpdateRule,
+    loss: LossFn,
+    state: State,
+    step_size: float,
+    max_period: int = 8,
+    *,
+    max_steps: int = 100_000,
+    escape_radius: float = 1e6,
+    grad_tol: float | None = None,
+) -> Cycle:
+    r"""The cycle, of least period, on which the orbit from `state` ends: found by running it, refined by Newton.
+
+    The orbit is run until it comes back to itself after at most `max_period` steps (`outcomes.CycleTest`), until the
+    gradient is below `grad_tol` (by default $\sqrt\epsilon$), at a fixed point, or for `max_steps` steps, after which
+    it may rest at a point where the gradient does not vanish.
+
+    Parameters
+    ----------
+    state
+        A state of the rule: `rule.init(theta, step_size)`, which for gradient descent is `theta`.
+
+    Raises
+    ------
+    ValueError
+        If no cycle is found within the budget: the orbit leaves the ball of radius `escape_radius`, or is still
+        without a period after `max_steps`; if `max_period` is no positive integer; if the rule is not autonomous.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import gradient_descent
+    >>> loss = lambda theta: (1 - theta[0] * theta[1]) ** 2
+    >>> cycle = find_cycle(gradient_descent(), loss, jnp.array([0.5, 0.6]), 0.55)
+    >>> cycle.period, [round(float(mu.real), 6) for mu in cycle.multipliers]
+    (2, [0.8, 0.18])
+    """
+    _check_autonomous(rule)
+    check_count(max_period, "max_period")
+    dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
+    step_size = jnp.asarray(check_step_sizes(step_size, dtype))
+    grad_tol = float(jnp.finfo(dtype).eps) ** 0.5 if grad_tol is None else grad_tol
+    longest = max_period if max_period > 1 else None
+    stopping = StoppingRule(None, grad_tol, escape_radius, max_steps, longest)
+    end = _end_of_orbit(rule, loss, state, step_size, stopping)
+    cycle = refine(rule, loss, end.state, step_size, max(int(end.period), 1))
+    if not cycle.converged:
+        raise ValueError(
+            f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
+            f"{float(cycle.residual):.2g}); the map may not be smooth there, as that of an adaptive rule at a critical "
+            "point is not"
+        )
+    least = minimal_period(cycle)
+    if least == cycle.period:
+        return cycle
+    return refine(rule, loss, jax.tree.map(lambda leaf: leaf[0], cycle.states), step_size, least)
+
+
+def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
+    r"""The least period of a cycle: the first divisor d of its period with $|s_d - s_0| \le$ `tol` $(1 + |s_0|)$.
+
+    By default `tol` is $10 \sqrt\epsilon$: closer than that to its flip a doubled cycle cannot be told from it.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(cycle.states) if eqx.is_inexact_array(leaf)]
+    flat = np.concatenate([leaf.reshape(cycle.period, -1) for leaf in leaves], axis=1)
+    tol = 10 * float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else tol
+    near = tol * (1 + np.linalg.norm(flat[0]))
+    divisors = (d for d in range(1, cycle.period) if cycle.period % d == 0)
+    return next((d for d in divisors if np.linalg.norm(flat[d] - flat[0]) <= near), cycle.period)
+
+
+def _end_of_orbit(rule, loss, state, step_size, stopping):
+    """Where the orbit ends, which must be a cycle or a point where it rests."""
+    end, displacement = _settle(rule, loss, state, step_size, stopping)
+    outcome = Outcome(int(end.outcome))
+    # A rule with weight decay rests where the gradient does not vanish.
+    at_rest = outcome == Outcome.UNDECIDED and displacement <= 10 * jnp.finfo(step_size.dtype).eps ** 0.5
+    if outcome not in (Outcome.CYCLING, Outcome.CONVERGED) and not at_rest:
+        raise ValueError(
+            f"expected an orbit that ends on a cycle of period up to {stopping.max_period or 1} within "
+            f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
+            f"{int(end.steps)}; raise `max_period` or `max_steps`, or start elsewhere"
+        )
+    return end
+
+
+@eqx.filter_jit
+def _settle(rule, loss, state, step_size, stopping):
+    """Where the orbit ends, and how far one more step would move it, relative to its size."""
+    end = settle_from(rule, loss, state, step_size, stopping)
+    moved = rule.theta(rule.step(loss, end.state, step_size))
+    difference = jax.tree.map(jnp.subtract, moved, end.theta)
+    return end, jnp.sqrt(sum_squares(difference)) / (1 + jnp.sqrt(sum_squares(end.theta)))
+
+
+def _displacement(rule, loss, state_of):
+    """Build `(x, eta) -> (G(x) - x, its derivatives by x and eta)`."""
+
+    def displacement(x, eta):
+        moved = rule.step(loss, state_of(x), eta)
+        value = ravel_pytree(eqx.filter(moved, eqx.is_inexact_array))[0] - x
+        return value, value
+
+    def linearised(x, eta):
+        with jax.default_matmul_precision("highest"):
+            slopes, value = jax.jacfwd(displacement, argnums=(0, 1), has_aux=True)(x, eta)
+        return value, slopes
+
+    return linearised
+
+
+def _along(rule, loss, state, step_size, period):
+    """States and parameters along a cycle, from `state` on."""
+    once = fold(rule, 1)
+    run = rollout(once, period - 1, observe=lambda s: (s, rule.theta(s)))
+    rest = run(loss, state, step_size)[1]
+    return jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), (state, rule.theta(state)), rest)
+
+
+def _check_autonomous(rule):
+    if not rule.autonomous:
+        raise ValueError(
+            "expected a rule whose steps are one map iterated, got one that changes with time, as under a schedule: it "
+            "has orbits but no cycles; freeze the schedule at a value"
+        )

@@ -1,0 +1,307 @@
+"""On which cycles orbits end at one step size, with what share of the starts, and their branches over the step size."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gdstab import bifurcation, ensembles, estimators, figures, orbits, records, sampling
+from gdstab._types import LossFn
+from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.studies import building
+from gdstab.studies import options as opt
+from gdstab.studies.options import Cycle
+from gdstab.theory import symmetric_line
+from gdstab.updates import UpdateRule
+
+_SAME = 1e-3  # relative distance at which an orbit has ended on a cycle that is known
+
+
+class Study(NamedTuple):
+    """A complete run on disk."""
+
+    record: records.Record
+    fresh: bool  # made just now, not read back
+
+
+class Attractor(NamedTuple):
+    """A cycle, and how many orbits ended on it."""
+
+    cycle: orbits.Cycle
+    lanes: int
+
+
+class Search(NamedTuple):
+    """What the starting points came to."""
+
+    attractors: list[Attractor]  # the most frequented first
+    counts: dict[str, int]  # of every outcome
+    unassigned: int  # orbits that converged or cycle, but on nothing that Newton's method confirmed, or on one too many
+    lane_steps: int
+
+
+def run(options: Cycle) -> Study:
+    """Run the study, or read it back where a complete run of the same configuration is there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     study = run(Cycle(starts=64, follow=1, doublings=0, out=Path(folder)))
+    >>> cycle = study.record.summary["cycles"][0]
+    >>> cycle["period"], round(cycle["radius"], 6), np.round(study.record.summary["doublings"], 6).tolist()
+    (2, 0.8, [0.5, 0.618034])
+    """
+    dtype = building.check_precision(options.precision)
+    rule = building.build_rule(options)
+    loss, dim = building.build_loss(options.loss)
+    check_options(options, dim, dtype)
+    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    record = records.begin(
+        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
+    )
+    if record.complete:
+        return Study(record, fresh=False)
+    search = find(rule, loss, starting_points(options, dim, dtype), options)
+    low, high = limits(options)
+    followed = bifurcation.explore(
+        rule, loss, [found.cycle for found in search.attractors[: options.follow]], low, high,
+        doublings=options.doublings, max_branches=options.branches, largest_step=options.largest_step,
+    ) if search.attractors else []  # fmt: skip
+    summary = summarise(options, rule, loss, search, followed)
+    record.write_dataset(_dataset(followed, dim).assign_attrs(provenance=summary["provenance"]))
+    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record.path)
+    return Study(record.finish(summary), fresh=True)
+
+
+def check_options(options: Cycle, dim: int, dtype) -> None:
+    """Refuse what cannot be run."""
+    check_step_sizes(options.step_size, dtype)
+    for name in ("max_period", "starts", "cycles", "branches", "max_steps"):
+        check_count(getattr(options, name), name)
+    for name in ("follow", "doublings"):
+        check_count(getattr(options, name), name, least=0)
+    check_positive(options.largest_step, "largest_step")
+    check_positive(options.escape_radius, "escape_radius")
+    if len(options.start) % dim:
+        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
+    low, high = options.box
+    if not low < high:
+        raise ValueError(f"--box takes a low and a high end, but got {options.box}; swap or widen them")
+    if not 0 <= options.coordinate < dim:
+        raise ValueError(f"--coordinate takes the index of a parameter, 0 to {dim - 1}, but got {options.coordinate}")
+    low, high = limits(options)
+    if not 0 < low <= options.step_size <= high:
+        raise ValueError(
+            f"--step-sizes takes a positive low and a high end around the step size {options.step_size:g}, but got "
+            f"{low:g} and {high:g}"
+        )
+
+
+def limits(options: Cycle) -> tuple[float, float]:
+    """The range of step sizes of the branches.
+
+    >>> limits(Cycle(step_size=1.0))
+    (0.5, 1.4)
+    """
+    return (0.5 * options.step_size, 1.4 * options.step_size) if options.step_sizes is None else options.step_sizes
+
+
+def starting_points(options: Cycle, dim: int, dtype) -> np.ndarray:
+    """The points given, or random ones, [points, dim]."""
+    if options.start:
+        return np.asarray(options.start, dtype).reshape(-1, dim)
+    box = (options.box,) * dim
+    return np.asarray(sampling.box(jax.random.key(options.seed), options.starts, box, dtype=dtype))
+
+
+def find(rule: UpdateRule, loss: LossFn, points: np.ndarray, options: Cycle) -> Search:
+    """Run an orbit from every point, and tell apart the cycles on which they end.
+
+    Fixed points that fill a continuum count as one cycle.
+    """
+    grad_tol = float(np.finfo(points.dtype).eps) ** 0.5 if options.grad_tol is None else options.grad_tol
+    longest = options.max_period if options.max_period > 1 else None
+    stopping = StoppingRule(None, grad_tol, options.escape_radius, options.max_steps, longest)
+    result = ensembles.run(rule, loss, points, options.step_size, stopping, keep=("theta",))
+    counts = {verdict.name.lower(): int((result.outcome == verdict).sum()) for verdict in Outcome}
+    waiting = np.isin(result.outcome, (Outcome.CYCLING, Outcome.CONVERGED))
+    attractors, unassigned = [], 0
+    while waiting.any() and len(attractors) < options.cycles:
+        lane = int(np.flatnonzero(waiting)[0])
+        mine = waiting & (result.period == result.period[lane])
+        try:
+            # From the start again, since the engine does not keep momentum; the orbit is the same.
+            cycle = orbits.find_cycle(
+                rule, loss, rule.init(jnp.asarray(points[lane]), options.step_size), options.step_size,
+                options.max_period, max_steps=options.max_steps, escape_radius=options.escape_radius, grad_tol=grad_tol,
+            )  # fmt: skip
+        except ValueError:
+            waiting[lane] = False
+            unassigned += 1
+            continue
+        if not (cycle.period == 1 and int(cycle.neutral)):
+            theta = np.asarray(cycle.theta)
+            apart = np.linalg.norm(result.theta[:, None] - theta, axis=-1).min(axis=1)
+            mine &= apart <= _SAME * (1 + np.linalg.norm(theta[0]))
+        mine[lane] = True
+        attractors.append(Attractor(cycle, int(mine.sum())))
+        waiting &= ~mine
+    attractors.sort(key=lambda found: -found.lanes)
+    return Search(attractors, counts, unassigned + int(waiting.sum()), result.lane_steps)
+
+
+def summarise(options: Cycle, rule: UpdateRule, loss: LossFn, search: Search, followed: list) -> dict:
+    """What `summary.json` holds."""
+    starts = sum(search.counts.values())
+    branches = [_branch(rule, loss, one.branch) for one in followed]
+    flips = np.sort([point["step_size"] for branch in branches for point in branch["bifurcations"]
+                     if point["kind"] == "flip"])  # fmt: skip
+    different = flips[np.diff(flips, prepend=-1.0) > 1e-9 * flips]  # mirror images double at the same step size
+    return {
+        "rule": options.rule,
+        "step_size": options.step_size,
+        "starts": starts,
+        "outcomes": search.counts,
+        "cycles": [_cycle(found, starts) for found in search.attractors],
+        "unassigned": search.unassigned,
+        "range": list(limits(options)),
+        "branches": branches,
+        "doublings": [float(value) for value in different],
+        "theory": theory(options, search),
+        "lane_steps": search.lane_steps,
+        "provenance": records.provenance(f"float{options.precision}", seed=options.seed),
+    }
+
+
+def theory(options: Cycle, search: Search) -> dict | None:
+    """For descent on a product of two scalars: the doublings and the orbit of period 2 of the symmetric line."""
+    loss = options.loss
+    scalar = isinstance(loss, opt.Scalar) and loss.depth == 2 and loss.target > 0
+    if not scalar or options.rule != "descent" or options.weight_decay:
+        return None
+    unit = 2 * loss.scale * loss.target  # k a per unit of step size
+    reduced = unit * options.step_size
+    exact = {
+        "doublings": [symmetric_line.PERIOD_TWO / unit, symmetric_line.PERIOD_FOUR / unit],
+        "accumulation": symmetric_line.ACCUMULATION / unit,
+        "last_bounded": symmetric_line.LAST_BOUNDED / unit,
+        "period_two_multipliers": None,
+        "period_two_error": None,
+    }
+    if reduced > 1:
+        along, across = symmetric_line.period_two_multipliers(reduced)
+        exact["period_two_multipliers"] = [along, across]
+        errors = [
+            float(np.abs(np.sort(found.cycle.multipliers.real) - np.sort([along, across])).max())
+            for found in search.attractors if found.cycle.period == 2
+        ]  # fmt: skip
+        exact["period_two_error"] = min(errors, default=None)
+    return exact
+
+
+def _cycle(found: Attractor, starts: int) -> dict:
+    cycle = found.cycle
+    low, high = estimators.wilson_interval(found.lanes, starts)
+    return {
+        "period": cycle.period,
+        "theta": np.asarray(cycle.theta, float).tolist(),
+        "multipliers": _complex(cycle.multipliers),
+        "neutral": int(cycle.neutral),
+        "radius": float(cycle.radius),
+        "stable": bool(cycle.stable),
+        "residual": float(cycle.residual),
+        "lanes": found.lanes,
+        "share": found.lanes / starts,
+        "interval": [float(low), float(high)],
+    }
+
+
+def _branch(rule: UpdateRule, loss: LossFn, branch: bifurcation.Branch) -> dict:
+    return {
+        "period": branch.period,
+        "neutral": branch.neutral,
+        "points": len(branch.step_sizes),
+        "from": float(branch.step_sizes.min()),
+        "to": float(branch.step_sizes.max()),
+        "ends": list(branch.ends),
+        "share_stable": float(branch.stable.mean()),
+        "bifurcations": [_point(rule, loss, point) for point in branch.bifurcations],
+    }
+
+
+def _point(rule: UpdateRule, loss: LossFn, point: bifurcation.Bifurcation) -> dict:
+    found = {
+        "kind": point.kind.value,
+        "step_size": point.step_size,
+        "period": point.period,
+        "birth": point.birth,
+        "theta": np.asarray(rule.theta(point.state), float).tolist(),
+        "multipliers": _complex(point.multipliers),
+    }
+    if point.kind is bifurcation.Kind.FLIP:
+        form = bifurcation.flip_form(rule, loss, point.state, point.step_size, point.period)
+        found |= {
+            "coefficient": float(form.coefficient),
+            "supercritical": bool(form.supercritical),
+            "amplitude_slope": float(form.amplitude_slope),
+            "drift": float(jnp.linalg.norm(form.drift)),
+        }
+    return found
+
+
+def _complex(values) -> list[list[float]]:
+    """Real and imaginary parts."""
+    return [[float(value.real), float(value.imag)] for value in np.asarray(values)]
+
+
+def _dataset(followed: list, dim: int) -> xr.Dataset:
+    """One row for every point of every cycle of every branch."""
+    rows = {name: [] for name in ("branch", "point", "phase", "period", "step_size", "stable", "radius")}
+    theta = [np.zeros((0, dim))]
+    for number, (branch, along) in enumerate(followed):
+        points, period = len(branch.step_sizes), branch.period
+        radius = radii(branch)
+        rows["branch"].append(np.full(points * period, number))
+        rows["point"].append(np.repeat(np.arange(points), period))
+        rows["phase"].append(np.tile(np.arange(period), points))
+        rows["period"].append(np.full(points * period, period))
+        rows["step_size"].append(np.repeat(branch.step_sizes, period))
+        rows["stable"].append(np.repeat(branch.stable.astype(np.int8), period))
+        rows["radius"].append(np.repeat(radius, period))
+        theta.append(np.asarray(along, float).reshape(points * period, dim))
+    columns = {name: ("row", np.concatenate(parts) if parts else np.zeros(0)) for name, parts in rows.items()}
+    return xr.Dataset({**columns, "theta": (("row", "coordinate"), np.concatenate(theta))})
+
+
+def radii(branch: bifurcation.Branch) -> np.ndarray:
+    """The largest modulus of the multipliers at every point of a branch, the neutral ones left out."""
+    order = np.argsort(np.abs(branch.multipliers - 1), axis=1)[:, branch.neutral :]
+    return np.abs(np.take_along_axis(branch.multipliers, order, axis=1)).max(axis=1, initial=0.0)
+
+
+def _picture(options: Cycle, rule: UpdateRule, search: Search, followed: list) -> figures.Branches:
+    at = options.coordinate
+    tracks = []
+    for branch, theta in followed:
+        marks = [_mark(rule, branch, theta, point, at) for point in branch.bifurcations]
+        tracks.append(
+            figures.Track(branch.period, branch.step_sizes, theta[..., at], branch.stable, radii(branch), marks)
+        )
+    cycles = [np.asarray(found.cycle.theta)[:, at] for found in search.attractors if not int(found.cycle.neutral)]
+    return figures.Branches(options.step_size, cycles, tracks, at, limits(options))
+
+
+def _mark(rule: UpdateRule, branch: bifurcation.Branch, theta, point: bifurcation.Bifurcation, at: int):
+    """A bifurcation point at every point of its cycle; of a birth, whose cycle is another, at the one that is known."""
+    if point.birth:
+        values = np.asarray(rule.theta(point.state))[at : at + 1]
+    else:
+        same = np.flatnonzero(branch.step_sizes == point.step_size)
+        here = np.linalg.norm(theta[same, -1] - np.asarray(rule.theta(point.state)), axis=-1)
+        values = theta[same[here.argmin()], :, at]
+    return figures.BranchMark(point.kind.value, point.step_size, values, float(np.abs(point.multipliers).max()))
