@@ -12,7 +12,7 @@ from conftest import assert_close
 
 from gdstab import ensembles, stability
 from gdstab.losses import LinearNetwork
-from gdstab.stability import Kind, Stability
+from gdstab.stability import Kind, Stability, maps
 from gdstab.updates import from_optax, gradient_descent
 
 
@@ -127,7 +127,7 @@ def test_multipliers_vmap_over_step_sizes():
 
 def test_host_eigenvalues_agree_under_jit_and_vmap(rng):
     matrices = rng.normal(size=(3, 4, 4))
-    found = jax.jit(jax.vmap(stability._host_eigenvalues))(matrices)
+    found = jax.jit(jax.vmap(maps._host_eigenvalues))(matrices)
     np.testing.assert_allclose(np.sort_complex(found), np.sort_complex(np.linalg.eigvals(matrices)), atol=1e-12)
 
 

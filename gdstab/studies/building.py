@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, minima
+from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import options as opt
@@ -65,10 +65,24 @@ def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
     return _BUILDERS[type(loss)](loss)
 
 
-def build_stopping(options: opt.Heatmap | opt.Orbit) -> StoppingRule:
+def build_stopping(options) -> StoppingRule:
     """The rule that ends every orbit."""
     names = ("loss_tol", "grad_tol", "escape_radius", "max_steps", "max_period")
     return StoppingRule(**{name: getattr(options, name) for name in names})
+
+
+def build_rule(options: opt.Update) -> updates.UpdateRule:
+    """The update rule that `--rule` and its numbers name; the same object for the same numbers.
+
+    >>> build_rule(opt.Update("heavy-ball", beta=0.5)) is build_rule(opt.Update("heavy-ball", beta=0.5))
+    True
+    """
+    return updates.named(options.rule, **rule_numbers(options))
+
+
+def rule_numbers(options: opt.Update) -> dict[str, float]:
+    """What `updates.named` takes beside the name."""
+    return {name: getattr(options, name) for name in ("beta", "beta2", "eps", "weight_decay")}
 
 
 def build_plane(plane: tuple[float, ...], dim: int):

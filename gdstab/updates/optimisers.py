@@ -1,57 +1,16 @@
-"""How one step is taken: gradient descent, and any deterministic optax optimiser, as discrete dynamical systems."""
+"""Any deterministic optax optimiser as an update rule."""
 
 import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.extend.core import Var
 
-from gdstab._types import LossFn, State, Theta
-
-
-class UpdateRule(NamedTuple):
-    """A discrete dynamical system: how a state begins, how it moves, and where its parameters stand.
-
-    Momentum, counters and second moments are part of the state, so every tool works on every rule. Two rules made by
-    the same call are equal and hash alike, so that a compiled function is found again.
-    """
-
-    init: Callable[..., State]  # (theta, step_size) -> state
-    step: Callable[..., State]  # (loss, state, step_size) -> state; structure, shapes and dtypes are kept
-    theta: Callable[..., Theta]  # state -> parameters
-    autonomous: bool = True  # False where the map changes with the number of steps taken, as under a schedule
-
-
-def gradient_descent() -> UpdateRule:
-    r"""Gradient descent, $\theta \mapsto \theta - \eta \nabla L(\theta)$; its state is `theta` itself.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> rule = gradient_descent()
-    >>> state = rule.init(jnp.array([2.0]), 0.25)
-    >>> rule.step(lambda theta: jnp.sum(theta**2), state, 0.25).tolist()
-    [1.0]
-    """
-    return UpdateRule(_begin_descent, _descend, _identity, True)
-
-
-def _begin_descent(theta, step_size):
-    del step_size  # momentum-free
-    return theta
-
-
-def _descend(loss, theta, step_size):
-    gradient = jax.grad(loss)(theta)
-    return jax.tree.map(lambda leaf, slope: leaf - jnp.asarray(step_size, leaf.dtype) * slope, theta, gradient)
-
-
-def _identity(theta):
-    return theta
+from gdstab._types import LossFn
+from gdstab.updates.rules import UpdateRule
 
 
 @functools.lru_cache(maxsize=1024)
@@ -70,12 +29,19 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
         `lambda s: optax.sgd(lambda count: s * schedule(count))`. Name a lambda once and reuse it: each new one
         compiles anew.
     autonomous
-        Say False for schedules, where one step is not one map iterated. The bias correction of Adam also counts its
-        steps, but it fades, and such rules are called autonomous here.
+        Say False for schedules, where one step is not one map iterated; those of optax are recognised, and refused
+        without it. The bias correction of Adam also counts its steps, but it fades, and such rules are called
+        autonomous here.
 
     Returns
     -------
     The update rule, the same object for the same arguments.
+
+    Raises
+    ------
+    ValueError
+        Here, if the factory is no function; in `init`, if it branches on the step size, returns no transformation,
+        stores the step size, draws random numbers, or holds a schedule without `autonomous=False`.
 
     Examples
     --------
@@ -91,7 +57,10 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
     return UpdateRule(
-        functools.partial(_begin_optax, factory), functools.partial(_step_optax, factory), _first, autonomous
+        functools.partial(begin_optax, factory, autonomous=autonomous),
+        functools.partial(step_optax, factory),
+        _first,
+        autonomous,
     )
 
 
@@ -99,7 +68,9 @@ def _first(state):
     return state[0]
 
 
-def _begin_optax(factory, theta, step_size):
+def begin_optax(factory, theta, step_size, *, autonomous: bool = True):
+    """The state (theta, optax state) of the optimiser at its start; what is no deterministic rule is refused here."""
+
     def begin(size):
         with _lenient_dtypes():
             return _build(factory, size).init(theta)
@@ -107,12 +78,15 @@ def _begin_optax(factory, theta, step_size):
     # Traced even where the step size is a number, so that a factory that branches on it fails here and not in a sweep.
     traced, shapes = jax.make_jaxpr(begin, return_shape=True)(step_size)
     _refuse_random(shapes)
+    if autonomous:
+        _refuse_schedule(shapes)
     _refuse_stored_step_size(traced.jaxpr)
     # A leaf that began weakly typed, or as a Python number, would change type at the first step.
     return theta, jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), begin(step_size), shapes)
 
 
-def _step_optax(factory, loss: LossFn, state, step_size):
+def step_optax(factory, loss: LossFn, state, step_size):
+    """One step of the optimiser that the factory builds, from the state (theta, optax state)."""
     theta, memory = state
     value, gradient = jax.value_and_grad(loss)(theta)
     with _lenient_dtypes():
@@ -160,6 +134,17 @@ def _refuse_random(memory):
                 f"expected a deterministic optimiser, got one that draws random numbers (key at {name} of its state); "
                 "remove the noise: a stochastic rule is no dynamical system on its state"
             )
+
+
+def _refuse_schedule(memory):
+    def scheduled(node):
+        return "Schedule" in type(node).__name__  # ScaleByScheduleState, WrappedScheduleState, ScheduleFreeState, ...
+
+    if any(scheduled(node) for node in jax.tree.leaves(memory, is_leaf=scheduled)):
+        raise ValueError(
+            "expected an optimiser whose step is the same map every time, got one with a schedule; pass "
+            "`autonomous=False`: orbits may follow it, fixed points and multipliers it has none"
+        )
 
 
 def _refuse_stored_step_size(jaxpr):

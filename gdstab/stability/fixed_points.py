@@ -1,0 +1,190 @@
+r"""Fixed points of a whole update map above critical points of the loss: parameters, and momentum at rest."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from gdstab._types import LossFn, State, Theta
+from gdstab._validate import check_loss, check_positive
+from gdstab.stability.maps import check_autonomous, jacobian
+
+
+class FixedPoint(NamedTuple):
+    """A state that one update leaves where it is."""
+
+    state: State
+    theta: Theta
+    residual: float  # length of what one update still moves
+
+
+def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | None = None) -> State:
+    r"""The fixed point of the whole map above the critical point `theta`: momentum at rest, counters at their limit.
+
+    The state is the one that `rule.init` makes; step counters are set so high that bias correction has faded. It is
+    checked that one update leaves it where it is, and that the map has a derivative there. Runs on the host.
+
+    Parameters
+    ----------
+    rule
+        An `updates.UpdateRule`. Adaptive rules have $\nu = 0$ at a critical point, where their step has no derivative:
+        pass `updates.frozen(rule, nu)`, with the second moment of an orbit.
+    tol
+        How far one update may move, relative to $1 + \|\theta\|$; $\sqrt\epsilon$ by default.
+
+    Raises
+    ------
+    ValueError
+        If the rule follows a schedule, moves on at `theta` (this is no critical point, or weight decay moves it: see
+        `fixed_point`), or has no derivative there (sign descent, Lion, normalised descent; adaptive rules at
+        $\nu = 0$).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from gdstab.updates import from_optax
+    >>> rule = from_optax(lambda s: optax.sgd(s, momentum=0.9))
+    >>> state = extend(rule, lambda theta: jnp.sum(theta**2), jnp.zeros(2), 0.1)
+    >>> state[1][0].trace.tolist()
+    [0.0, 0.0]
+    """
+    _check(rule, loss, theta, step_size)
+    eta, state = _at_rest(rule, theta, step_size)
+    flat = _flat(state)
+    tol = float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else check_positive(tol, "tol")
+    moves = float(np.linalg.norm(np.asarray(_displacement(rule, loss, state, eta, flat))))
+    if not moves <= tol * (1 + float(np.linalg.norm(flat))):
+        raise ValueError(
+            f"expected a point that one update leaves where it is, got one that it moves by {moves:.3g}: theta is no "
+            "critical point of the loss, weight decay moves it (find it by `fixed_point`), or the rule never rests "
+            "(normalised steps)"
+        )
+    _refuse_rough(rule, loss, state, eta, flat)
+    return state
+
+
+def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: float | None = None) -> FixedPoint:
+    r"""The fixed point of the whole map near `guess`, parameters and momentum together; runs on the host.
+
+    By Levenberg's and Marquardt's method (MINPACK's, through `scipy.optimize.root`), so that a manifold of fixed points
+    does no harm, then Newton steps of least length. With weight decay fixed points are no critical points of the loss;
+    saddles are found as well as minima.
+
+    Raises
+    ------
+    ValueError
+        As `extend`; and if no fixed point is found to within `tol` (relative to $1 + \|\theta\|$, by default
+        $\epsilon^{3/4}$).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from gdstab.updates import named
+    >>> decayed = named("heavy-ball", weight_decay=1.0)
+    >>> found = fixed_point(decayed, lambda theta: jnp.sum((theta - 3) ** 2), jnp.ones(1), 0.1)
+    >>> round(float(found.theta[0]), 6)  # 2 (theta - 3) + theta = 0
+    2.0
+    """
+    _check(rule, loss, guess, step_size)
+    eta, state = _at_rest(rule, guess, step_size)
+    x = _flat(state)
+    eps = float(np.finfo(x.dtype).eps)
+    tol = eps**0.75 if tol is None else check_positive(tol, "tol")
+
+    def moves(x):
+        return np.asarray(_displacement(rule, loss, state, eta, jnp.asarray(x, state_dtype)), float)
+
+    def slope(x):
+        return np.asarray(_slope(rule, loss, state, eta, jnp.asarray(x, state_dtype)), float) - np.eye(x.size)
+
+    state_dtype = x.dtype
+    x = scipy.optimize.root(moves, np.asarray(x, float), jac=slope, method="lm", options={"xtol": eps, "ftol": eps}).x
+    for _ in range(3):
+        step = np.linalg.lstsq(slope(x), -moves(x), rcond=eps**0.5)[0]
+        if np.isfinite(step).all() and np.linalg.norm(moves(x + step)) < np.linalg.norm(moves(x)):
+            x = x + step
+    residual = float(np.linalg.norm(moves(x)))
+    if not residual <= tol * (1 + float(np.linalg.norm(x))):
+        raise ValueError(
+            f"found no fixed point near the guess: the best one is still moved by {residual:.3g}; start nearer to one, "
+            "raise `tol`, or does the rule never rest (sign descent, Lion, normalised steps)?"
+        )
+    flat = jnp.asarray(x, state_dtype)
+    _refuse_rough(rule, loss, state, eta, flat)
+    found = _combined(state, flat)
+    return FixedPoint(found, rule.theta(found), residual)
+
+
+def _check(rule, loss, theta, step_size) -> None:
+    check_loss(loss, theta)
+    check_positive(step_size, "step_size")
+    check_autonomous(rule)
+
+
+def _at_rest(rule, theta, step_size):
+    """The step size in the dtype of the run, and the state with momentum zero and counters at their limit."""
+    eta = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta)))
+    counted = jax.tree.map(
+        lambda leaf: jnp.full_like(leaf, jnp.iinfo(leaf.dtype).max // 2) if _counts(leaf) else leaf,
+        rule.init(theta, eta),
+    )
+    return eta, counted
+
+
+def _counts(leaf) -> bool:
+    return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
+
+
+def _flat(state) -> Float[Array, " n"]:
+    return ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0]
+
+
+def _combined(state, flat):
+    moving, fixed = eqx.partition(state, eqx.is_inexact_array)
+    return eqx.combine(ravel_pytree(moving)[1](flat), fixed)
+
+
+@eqx.filter_jit
+def _displacement(rule, loss, state, eta, flat):
+    with jax.default_matmul_precision("highest"):
+        return _flat(rule.step(loss, _combined(state, flat), eta)) - flat
+
+
+@eqx.filter_jit
+def _slope(rule, loss, state, eta, flat):
+    return jacobian(rule, loss, _combined(state, flat), eta)
+
+
+def _refuse_rough(rule, loss, state, eta, flat) -> None:
+    """Where the map has no derivative automatic differentiation gives one all the same, or NaN."""
+    matrix = np.asarray(_slope(rule, loss, state, eta, flat), float)
+    if not np.isfinite(matrix).all():
+        raise ValueError(
+            "the update map is singular at this point: its Jacobian is not finite. Adaptive rules divide by the square "
+            "root of their second moment, zero at a critical point: hold it by `updates.frozen(rule, nu)`, with "
+            "`nu` from an orbit (`updates.second_moment`). Normalised descent divides by the norm of the gradient and "
+            "has no multipliers; study it by its orbits"
+        )
+    dtype = flat.dtype
+    far = float(np.finfo(dtype).eps) ** 0.5 * 16 * (1 + float(np.linalg.norm(flat)))
+    direction = np.cos(np.arange(1, flat.size + 1) * 2.4)  # no symmetry, no zero
+    direction /= np.linalg.norm(direction)
+
+    def mismatch(length):
+        nearby = jnp.asarray(np.asarray(flat, float) + length * direction, dtype)
+        there, here = (np.asarray(_displacement(rule, loss, state, eta, x), float) for x in (nearby, flat))
+        away = np.asarray(nearby, float) - np.asarray(flat, float)
+        return np.linalg.norm(there - here - (matrix - np.eye(flat.size)) @ away) / np.linalg.norm(away)
+
+    # The error of a linear map shrinks with the distance; that of a jump grows, that of a kink stays.
+    near_error, far_error = mismatch(far / 16), mismatch(far)
+    if near_error > far_error / 2 and near_error > 1e-2 * np.linalg.norm(matrix, 2):
+        raise ValueError(
+            "the update map jumps or has a kink at this point (sign descent, Lion and normalised descent do at every "
+            "critical point), so there are no multipliers; study such a rule by its orbits"
+        )

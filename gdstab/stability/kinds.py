@@ -1,0 +1,123 @@
+"""What a critical point is, and whether gradient descent is stable there."""
+
+import enum
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int8, Int32
+
+from gdstab import curvature
+from gdstab._types import LossFn, Scalar, Theta
+from gdstab.curvature import Inertia
+
+
+class Kind(enum.IntEnum):
+    """What a critical point is, by the signs of its Hessian's eigenvalues; int8 on the device."""
+
+    MINIMUM = 0  # none negative, and the loss is at its floor or none is zero
+    STRICT_SADDLE = 1  # at least one negative; a maximum counts as one
+    DEGENERATE = 2  # the second order does not decide, or the Hessian is not finite
+
+
+class Classification(NamedTuple):
+    r"""The kind (a `Kind`) and $(n_-, n_0, n_+)$."""
+
+    kind: Int8[Array, ""]
+    inertia: Inertia
+
+
+class Stability(enum.IntEnum):
+    """Whether a fixed point of gradient descent is stable in the sense of Lyapunov; int8 on the device."""
+
+    UNDECIDED = 0  # a multiplier on the unit circle: linearisation says nothing
+    STABLE = 1
+    UNSTABLE = 2
+
+
+def classify(
+    loss: LossFn, theta: Theta, *, tol: Scalar | float | None = None, loss_tol: Scalar | float = 1e-10
+) -> Classification:
+    r"""Kind of the critical point at `theta`, where an orbit ended; with $(n_-, n_0, n_+)$.
+
+    `MINIMUM`: no eigenvalue below $-\text{tol}$, and either the loss is at its floor ($L - L_{\text{floor}} \le$
+    `loss_tol`, with `loss.loss_floor`, 0 if it has none) or no eigenvalue is within $\pm\text{tol}$. Minima on a
+    manifold have zero eigenvalues, and only the floor tells them from degenerate points. `STRICT_SADDLE`: an
+    eigenvalue below $-\text{tol}$. `DEGENERATE`: the rest. That the gradient vanishes is not tested.
+
+    Parameters
+    ----------
+    tol
+        By default $\sqrt\epsilon \max|\lambda_i|$, wider than that of `curvature.inertia`, because orbits end near
+        critical points and not on them. At an excess loss $\delta = L - L_{\text{floor}}$ within `loss_tol` the zero
+        eigenvalues of a least-squares loss are off by about $\sqrt\delta\,\|D^2 f\|$; there `tol` grows to
+        $10 \sqrt{\delta \max|\lambda_i|} / \|\theta\|$, which has the same scaling, but to no more than
+        $10^{-3} \max|\lambda_i|$. A number given is taken as it is.
+    """
+    return _classify(loss, theta, tol, loss_tol)[1]
+
+
+def _classify(loss, theta, tol, loss_tol):
+    """The Hessian's eigenvalues, and what `classify` says of them."""
+    flat_loss, flat = curvature.flatten(loss, theta)
+    values = curvature.eigenvalues(flat_loss, flat)
+    with jax.default_matmul_precision("highest"):
+        excess = flat_loss(flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
+    at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
+    if tol is None:
+        scale = jnp.max(jnp.abs(values))
+        off = (
+            10
+            * jnp.sqrt(jnp.maximum(excess, 0) * scale)
+            / jnp.maximum(jnp.linalg.norm(flat), jnp.finfo(flat.dtype).tiny)
+        )
+        tol = jnp.sqrt(jnp.finfo(flat.dtype).eps).astype(flat.dtype) * scale
+        tol = jnp.where(at_floor, jnp.maximum(tol, jnp.minimum(off, 1e-3 * scale)), tol)
+    counts = curvature.count_signs(values, tol)
+    minimum = (counts.negative == 0) & (at_floor | (counts.zero == 0)) & jnp.all(jnp.isfinite(values))
+    kind = jnp.where(minimum, Kind.MINIMUM, Kind.DEGENERATE)
+    kind = jnp.where(counts.negative > 0, Kind.STRICT_SADDLE, kind)
+    return values, Classification(kind.astype(jnp.int8), counts)
+
+
+def lyapunov_stable(
+    loss: LossFn,
+    theta: Theta,
+    step_size: Scalar | float,
+    *,
+    tol: Scalar | float | None = None,
+    loss_tol: Scalar | float = 1e-10,
+) -> Int8[Array, ""]:
+    r"""Whether the critical point `theta` is a stable fixed point of gradient descent: a `Stability`.
+
+    `UNSTABLE` if a multiplier $1 - \eta\lambda_i$ lies outside $[-1, 1]$: $\lambda_{\min} < 0$ or
+    $\eta\lambda_{\max} > 2$. `STABLE` at a minimum (as `classify` says) with $\eta\lambda_{\max} < 2$, for an analytic
+    loss: the descent lemma and the Lojasiewicz inequality bound the length of nearby orbits, so zero eigenvalues do no
+    harm (Absil, Mahony and Andrews 2005, SIAM J. Optim. 16, section 3). Otherwise `UNDECIDED`;
+    so in particular at $\eta\lambda_{\max} = 2$ to within $\sqrt\epsilon$, where Theorem 15 of paper A says unstable
+    and higher orders decide.
+    """
+    values, (kind, counts) = _classify(loss, theta, tol, loss_tol)
+    top = jnp.asarray(step_size, values.dtype) * values[-1]
+    slack = jnp.finfo(top.dtype).eps ** 0.5 * 2
+    stable = (kind == Kind.MINIMUM) & (top < 2 - slack)
+    unstable = (counts.negative > 0) | (top > 2 + slack)
+    decided = jnp.where(stable, Stability.STABLE, Stability.UNDECIDED)
+    return jnp.where(unstable, Stability.UNSTABLE, decided).astype(jnp.int8)
+
+
+def center_stable_dimension(
+    loss: LossFn, theta: Theta, step_size: Scalar | float, tol: Scalar | float | None = None
+) -> Int32[Array, ""]:
+    r"""Number of multipliers of modulus at most 1: the $\lambda_i$ in $[0, 2/\eta]$, both ends widened by `tol`.
+
+    It is the dimension of the centre-stable manifold of the fixed point `theta` (Shub 1987, theorem III.7). If it is
+    less than $n$ at every point of a set, and the map is non-singular, almost no orbit converges to that set
+    (Lee et al. 2019, Math. Program. 176, theorem 2). By default `tol` is $\sqrt\epsilon \max|\lambda_i|$.
+    """
+    values = curvature.eigenvalues(loss, theta)
+    if tol is None:
+        tol = jnp.finfo(values.dtype).eps ** 0.5 * jnp.max(jnp.abs(values))
+    tol = jnp.asarray(tol, values.dtype)
+    inside = (values >= -tol) & (values <= 2 / jnp.asarray(step_size, values.dtype) + tol)
+    return jnp.sum(inside, dtype=jnp.int32)

@@ -1,0 +1,50 @@
+"""What a discrete dynamical system is here, and the simplest one: gradient descent."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gdstab._types import State, Theta
+
+
+class UpdateRule(NamedTuple):
+    """A discrete dynamical system: how a state begins, how it moves, and where its parameters stand.
+
+    Momentum, counters and second moments are part of the state, so every tool works on every rule. Two rules made by
+    the same call are equal and hash alike, so that a compiled function is found again.
+    """
+
+    init: Callable[..., State]  # (theta, step_size) -> state
+    step: Callable[..., State]  # (loss, state, step_size) -> state; structure, shapes and dtypes are kept
+    theta: Callable[..., Theta]  # state -> parameters
+    autonomous: bool = True  # False where the map changes with the number of steps taken, as under a schedule
+
+
+def gradient_descent() -> UpdateRule:
+    r"""Gradient descent, $\theta \mapsto \theta - \eta \nabla L(\theta)$; its state is `theta` itself.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> rule = gradient_descent()
+    >>> state = rule.init(jnp.array([2.0]), 0.25)
+    >>> rule.step(lambda theta: jnp.sum(theta**2), state, 0.25).tolist()
+    [1.0]
+    """
+    return UpdateRule(_begin_descent, _descend, _identity, True)
+
+
+def _begin_descent(theta, step_size):
+    del step_size  # momentum-free
+    return theta
+
+
+def _descend(loss, theta, step_size):
+    gradient = jax.grad(loss)(theta)
+    return jax.tree.map(lambda leaf, slope: leaf - jnp.asarray(step_size, leaf.dtype) * slope, theta, gradient)
+
+
+def _identity(theta):
+    return theta
