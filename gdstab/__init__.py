@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "basins",
+    "bifurcation",
+    "boundaries",
     "claims",
     "curvature",
     "ensembles",
@@ -19,6 +21,7 @@ _MODULES = (
     "figures",
     "flow",
     "losses",
+    "lyapunov",
     "minima",
     "orbits",
     "outcomes",
@@ -45,6 +48,8 @@ __all__ = [
     "StoppingRule",
     "UpdateRule",
     "basins",
+    "bifurcation",
+    "boundaries",
     "claims",
     "curvature",
     "ensembles",
@@ -54,6 +59,7 @@ __all__ = [
     "from_optax",
     "gradient_descent",
     "losses",
+    "lyapunov",
     "minima",
     "orbits",
     "outcomes",

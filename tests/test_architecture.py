@@ -121,9 +121,10 @@ def test_importing_the_package_imports_neither_jax_nor_matplotlib():
 def test_public_names_are_frozen():
     """A change here is a change for users: write it into the changelog."""
     assert gdstab.__all__ == [
-        "Outcome", "StoppingRule", "UpdateRule", "basins", "claims", "curvature", "ensembles", "estimators", "figures",
-        "flow", "from_optax", "gradient_descent", "losses", "minima", "orbits", "outcomes", "records", "rollout", "run",
-        "sampling", "settle", "stability", "studies", "theory", "updates",
+        "Outcome", "StoppingRule", "UpdateRule", "basins", "bifurcation", "boundaries", "claims", "curvature",
+        "ensembles", "estimators", "figures", "flow", "from_optax", "gradient_descent", "losses", "lyapunov", "minima",
+        "orbits", "outcomes", "records", "rollout", "run", "sampling", "settle", "stability", "studies", "theory",
+        "updates",
     ]  # fmt: skip
     for name in gdstab.__all__:
         assert getattr(gdstab, name) is not None

@@ -11,12 +11,19 @@ COMMANDS = {
     "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
     "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
     "critical": "the flattest minimum, the critical step size, how much of the minima is stable (Figure 1b of paper A)",
+    "critical-map": "up to which step size descent converges, for every initial point of a rectangle",
     "spectrum": "the spectrum of the Hessian at a point, along an orbit, or at random minima",
     "overfitting": "where linear networks end: at global minima, or at which saddles (the conjecture of paper B)",
+    "basin": "what share of random initial points ends where, against the step size, with intervals",
+    "boundary": "where basins meet, drawn at the cost of their edges, and how rough these are: entropy, dimension",
+    "cycle": "on which cycles orbits end, and their branches over the step size with all bifurcation points",
+    "lyapunov": "how fast neighbouring orbits part, and what stays bounded: cycles, quasi-periodic or chaotic orbits",
+    "bifurcation": "orbits against the step size: cycles, doublings, chaos, and where bounded orbits end",
+    "multipliers": "optimisers as maps: multipliers, thresholds found and predicted, the edge of stability",
     "claims": "every numbered statement of the papers, tested",
     "info": "devices, versions, precision, cores",
 }
-"""Each is a module `gdstab.cli.<name>` with `main(arguments) -> exit code`."""
+"""Each is a module `gdstab.cli.<name>`, dashes as underscores, with `main(arguments) -> exit code`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_unknown(arguments[0]), file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"gdstab.cli.{arguments[0]}").main(arguments[1:])
+        return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
     except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
         print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
         return 2

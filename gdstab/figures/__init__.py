@@ -3,10 +3,29 @@
 No global state: figures are made with the object interface and know nothing of pyplot.
 """
 
+from gdstab.figures.basin import Shares as Shares
+from gdstab.figures.basin import draw_basin as draw_basin
+from gdstab.figures.bifurcation import ClosedForm as ClosedForm
+from gdstab.figures.bifurcation import Marks as Marks
+from gdstab.figures.bifurcation import draw_bifurcation as draw_bifurcation
+from gdstab.figures.boundary import draw_boundary as draw_boundary
 from gdstab.figures.critical import Stable as Stable
 from gdstab.figures.critical import draw_critical as draw_critical
+from gdstab.figures.critical_map import CriticalMap as CriticalMap
+from gdstab.figures.critical_map import draw_critical_map as draw_critical_map
+from gdstab.figures.cycle import Branches as Branches
+from gdstab.figures.cycle import BranchMark as BranchMark
+from gdstab.figures.cycle import Track as Track
+from gdstab.figures.cycle import draw_cycle as draw_cycle
 from gdstab.figures.heatmap import Overlay as Overlay
 from gdstab.figures.heatmap import draw_heatmap as draw_heatmap
+from gdstab.figures.lyapunov import Exponents as Exponents
+from gdstab.figures.lyapunov import draw_lyapunov as draw_lyapunov
+from gdstab.figures.multipliers import MultiplierMap as MultiplierMap
+from gdstab.figures.multipliers import StabilityEdge as StabilityEdge
+from gdstab.figures.multipliers import StabilityPlane as StabilityPlane
+from gdstab.figures.multipliers import draw_edge as draw_edge
+from gdstab.figures.multipliers import draw_multipliers as draw_multipliers
 from gdstab.figures.overfitting import Staircase as Staircase
 from gdstab.figures.overfitting import draw_overfitting as draw_overfitting
 from gdstab.figures.spectrum import Spectra as Spectra
@@ -16,13 +35,32 @@ from gdstab.figures.trajectories import Panel as Panel
 from gdstab.figures.trajectories import draw_trajectories as draw_trajectories
 
 __all__ = [
+    "BranchMark",
+    "Branches",
+    "ClosedForm",
+    "CriticalMap",
+    "Exponents",
+    "Marks",
+    "MultiplierMap",
     "Overlay",
     "Panel",
+    "Shares",
     "Spectra",
+    "StabilityEdge",
+    "StabilityPlane",
     "Stable",
     "Staircase",
+    "Track",
+    "draw_basin",
+    "draw_bifurcation",
+    "draw_boundary",
     "draw_critical",
+    "draw_critical_map",
+    "draw_cycle",
+    "draw_edge",
     "draw_heatmap",
+    "draw_lyapunov",
+    "draw_multipliers",
     "draw_overfitting",
     "draw_spectrum",
     "draw_trajectories",

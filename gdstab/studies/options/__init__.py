@@ -7,7 +7,12 @@ on the command line.
 import dataclasses
 import math
 
+from gdstab.studies.options.basin import Basin
+from gdstab.studies.options.bifurcation import Bifurcation
+from gdstab.studies.options.boundary import Boundary
+from gdstab.studies.options.critical_map import CriticalMap
 from gdstab.studies.options.curvature import Critical, Spectrum
+from gdstab.studies.options.cycle import Cycle
 from gdstab.studies.options.losses import (
     Custom,
     Doublewell,
@@ -20,28 +25,40 @@ from gdstab.studies.options.losses import (
     Scalar,
     Vector,
 )
+from gdstab.studies.options.lyapunov import Lyapunov
+from gdstab.studies.options.multipliers import Multipliers
 from gdstab.studies.options.overfitting import Overfitting
 from gdstab.studies.options.parsing import Box, Interval, parse_range
 from gdstab.studies.options.planes import Heatmap, Orbit
+from gdstab.studies.options.updates import RuleName, Update
 
 __all__ = [
     "STUDIES",
+    "Basin",
+    "Bifurcation",
+    "Boundary",
     "Box",
     "Critical",
+    "CriticalMap",
     "Custom",
+    "Cycle",
     "Doublewell",
     "Heatmap",
     "Himmelblau",
     "Interval",
     "Linear",
     "Loss",
+    "Lyapunov",
+    "Multipliers",
     "Orbit",
     "Overfitting",
     "Quadratic",
     "Regularised",
     "Rosenbrock",
+    "RuleName",
     "Scalar",
     "Spectrum",
+    "Update",
     "Vector",
     "configuration",
     "parse_range",
@@ -51,8 +68,15 @@ STUDIES = {
     "heatmap": Heatmap,
     "orbit": Orbit,
     "critical": Critical,
+    "critical-map": CriticalMap,
     "spectrum": Spectrum,
     "overfitting": Overfitting,
+    "basin": Basin,
+    "boundary": Boundary,
+    "multipliers": Multipliers,
+    "bifurcation": Bifurcation,
+    "cycle": Cycle,
+    "lyapunov": Lyapunov,
 }
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
 

@@ -1,0 +1,127 @@
+"""One orbit of a diagram: discard the transient, find the period, keep what is observed; and checks of its numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gdstab._numerics import sum_squares
+from gdstab._types import LossFn, State, Theta
+from gdstab._validate import check_loss, check_positive, check_theta
+from gdstab.outcomes import StoppingRule, begin_cycle_test, check_range, update_cycle_test
+from gdstab.updates import UpdateRule
+
+LOOK = 8
+"""Updates between two looks at whether an orbit has escaped: a look at each would double the cost of an update."""
+_CHUNK_BYTES = 2**15  # of the states that are advanced together on a CPU: what stays in its first cache
+
+
+class Walk(eqx.Module):
+    """How a state is advanced, whatever is asked of it on the way; an orbit that has escaped stands still."""
+
+    rule: UpdateRule = eqx.field(static=True)
+    loss: LossFn
+    escape_radius: float
+
+    def inside(self, state: State):
+        """Whether the parameters are in the ball of radius `escape_radius`: not for inf and nan."""
+        theta = self.rule.theta(state)
+        return sum_squares(theta) <= jnp.asarray(self.escape_radius, _dtype(theta)) ** 2
+
+    def block(self, state: State, step_size, updates: int) -> State:
+        """That many updates, with one look before them."""
+        moved = state
+        for _ in range(updates):
+            moved = self.rule.step(self.loss, moved, step_size)
+        inside = self.inside(state)
+        return jax.tree.map(lambda new, old: jnp.where(inside, new, old), moved, state)
+
+    def advance(self, state: State, step_size, updates: int) -> State:
+        """Any number of updates."""
+        blocks, rest = divmod(updates, LOOK)
+        state = lax.fori_loop(0, blocks, lambda _, now: self.block(now, step_size, LOOK), state)
+        return lax.fori_loop(0, rest, lambda _, now: self.block(now, step_size, 1), state)
+
+    def observe(self, state: State, step_size, updates: int, observe: Callable):
+        """The last state, and `observe(theta)` after each update, [updates]."""
+
+        def body(now, _):
+            now = self.block(now, step_size, 1)
+            return now, observe(self.rule.theta(now))
+
+        return lax.scan(body, state, length=updates)
+
+    def period(self, state: State, step_size, max_period: int):
+        """The period of the cycle that the orbit is on by now, int32; 0 if none up to `max_period` is found."""
+        stopping = StoppingRule(max_period=max(max_period, 2))
+        test = begin_cycle_test(self.rule.theta(state))
+
+        def body(lag, carry):
+            now, test, period = carry
+            now = self.block(now, step_size, 1)
+            test, confirmed = update_cycle_test(test, self.rule.theta(now), lag, stopping)
+            return now, test, jnp.where(period == 0, confirmed, period)
+
+        begin = state, test, jnp.zeros((), jnp.int32)
+        now, test, period = lax.fori_loop(jnp.int32(1), jnp.int32(2 * max(max_period, 2) + 1), body, begin)
+        period = jnp.where(test.period == 1, 1, period)  # a return after one step is confirmed by all that follow
+        return jnp.where(self.inside(now) & (period <= max_period), period, 0)
+
+
+def check_lanes(rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: float) -> tuple[Theta, int, np.dtype]:
+    """The starts as NumPy arrays, their number and their dtype; refuses what cannot be run."""
+    if not rule.autonomous:
+        raise ValueError(
+            "expected a rule that is one map iterated, got one with a schedule, whose orbits settle on nothing; freeze "
+            "the schedule at a value"
+        )
+    check_theta(starts)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(starts)]
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            f"expected starts [points, ...] that share their leading axis, got shapes {[leaf.shape for leaf in leaves]}"
+            "; add an axis to a single point"
+        )
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise ValueError("expected finite starts, got some that are not; remove them")
+    starts = jax.tree.unflatten(jax.tree.structure(starts), leaves)
+    check_loss(loss, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts))
+    dtype = np.dtype(_dtype(starts))
+    check_range(StoppingRule(escape_radius=check_positive(escape_radius, "escape_radius")), dtype)
+    return starts, sizes.pop(), dtype
+
+
+def check_observe(observe: Callable | None, starts: Theta) -> Callable:
+    """What is observed, by default the first entry of the parameters; it must give one real number."""
+    chosen = first_entry if observe is None else observe
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts)
+    value = jax.eval_shape(chosen, one)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            f"observe: expected a function of theta that returns one real number, got {value}; return an array scalar"
+        )
+    return chosen
+
+
+def first_entry(theta: Theta):
+    """The first parameter."""
+    return jax.tree.leaves(theta)[0].ravel()[0]
+
+
+def chunk_size(rule: UpdateRule, starts: Theta) -> int | None:
+    """Orbits to advance together: few on a CPU, so that they stay in its cache; elsewhere what memory allows."""
+    if jax.default_backend() != "cpu":
+        return None
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts)
+    state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), _dtype(starts)))
+    size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return max(_CHUNK_BYTES // size, 16)
+
+
+def _dtype(theta: Theta):
+    return jnp.result_type(*jax.tree.leaves(theta))
