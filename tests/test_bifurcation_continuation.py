@@ -339,3 +339,11 @@ def test_bad_input():
     schedule = from_optax(lambda s: optax.sgd(lambda count: s / (1 + count)), autonomous=False)
     with pytest.raises(ValueError, match="changes with time"):
         doublings(schedule, line, schedule.init(jnp.array(0.9), 0.8), 0.8, 2.0)
+
+
+def test_a_bowl_has_no_doubled_cycle():
+    bowl = Polynomial(2.0, 0.0, 0.0)
+    found = follow(RULE, bowl, refine(RULE, bowl, jnp.array(0.0), 0.9, 1), 0.5, 1.5)
+    [flip] = [point for point in found.bifurcations if point.kind == Kind.FLIP]
+    with pytest.raises(ValueError, match="degenerate"):
+        doubled(RULE, bowl, flip)

@@ -70,6 +70,8 @@ def doubled(rule, loss: LossFn, flip: Bifurcation, *, rank_tol: float | None = N
 def _doubled(system: System, flip: Bifurcation, form: FlipForm) -> Point | str:
     """A point of the doubled cycle, or why there is none."""
     x, slope = system.vector(flip.state), float(form.amplitude_slope)
+    if not np.isfinite(slope) or slope == 0:
+        return f"the flip at step size {flip.step_size:.6g} is degenerate: its cubic coefficient vanishes"
     shift, direction, bend = (np.asarray(part) for part in (form.shift, form.direction, form.bend))
     twice = system.of_period(2 * flip.period)
     for past in _PAST_THE_FLIP:
