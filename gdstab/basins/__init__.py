@@ -1,5 +1,32 @@
 """Basins: where descent ends from every cell of a plane or from random points, how large each basin is, how surely."""
 
 from gdstab.basins.heatmaps import ORDER, Heatmap, Kinds, Patch, heatmap, parse_plane, refine
+from gdstab.basins.measures import SequentialMeasure, chunks, measure, measure_until
+from gdstab.basins.refined import BOUNDED, Regime, Regimes, exponents, regimes
+from gdstab.basins.shares import Measure
+from gdstab.basins.tallies import Tally, merge
+from gdstab.basins.volumes import Volume, volume
 
-__all__ = ["ORDER", "Heatmap", "Kinds", "Patch", "heatmap", "parse_plane", "refine"]
+__all__ = [
+    "BOUNDED",
+    "ORDER",
+    "Heatmap",
+    "Kinds",
+    "Measure",
+    "Patch",
+    "Regime",
+    "Regimes",
+    "SequentialMeasure",
+    "Tally",
+    "Volume",
+    "chunks",
+    "exponents",
+    "heatmap",
+    "measure",
+    "measure_until",
+    "merge",
+    "parse_plane",
+    "refine",
+    "regimes",
+    "volume",
+]
