@@ -21,6 +21,9 @@ from gdstab._validate import check_count
 
 Matrix = Float[Array, "rows columns points"]
 Entries = Float[Array, "entries points"]
+Factors = tuple[
+    Float[Array, "rows rank points"], Float[Array, "rank points"], Float[Array, "columns rank points"]
+]  # fmt: skip
 
 _MOST_SWEEPS = 40
 """Of Jacobi's method, which squares its error in each: 5 to 8 are needed for 2 to 20 columns in double precision."""
@@ -55,7 +58,7 @@ def num_normals(widths: tuple[int, ...]) -> int:
     return widths[0] * widths[-1] + sum(width * min(widths) for width in widths[1:-1])
 
 
-def balanced_layers(normals: Entries, widths: tuple[int, ...], zero: Any = 0.0) -> Entries:
+def balanced_layers(normals: Entries, widths: tuple[int, ...], zero: Any = 0.0) -> Float[Array, "weights points"]:
     r"""A balanced factorisation of the product that the normal numbers make, layer after layer, row by row.
 
     With $A = U \Sigma V^T$ the matrix [widths[-1], widths[0]] of the first numbers, cut to its r largest singular
@@ -103,7 +106,7 @@ def orthonormal(matrix: Matrix, zero: Any = 0.0) -> Matrix:
     return lax.fori_loop(0, matrix.shape[1], add, jnp.zeros_like(matrix))
 
 
-def singular_values(matrix: Matrix, zero: Any = 0.0) -> tuple[Matrix, Float[Array, "rank points"], Matrix]:
+def singular_values(matrix: Matrix, zero: Any = 0.0) -> Factors:
     r"""$U$, $\Sigma$ (in no order) and $V$ of $A = U \Sigma V^T$, by one-sided Jacobi rotations (Hestenes 1958).
 
     Pairs of columns are turned until they are orthogonal; in each round of a sweep, which is a round-robin tournament,
