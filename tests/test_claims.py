@@ -20,6 +20,7 @@ EXPECTED = {
     "A.thm20": HOLDS, "A.rem21": CORRECTED, "A.appA1": CORRECTED, "A.appB": CORRECTED, "A.prop2": CORRECTED,
     "A.prop27": NOT_TESTABLE, "A.prop34": CORRECTED, "A.fig1a": HOLDS, "A.fig1b": HOLDS, "A.contrib3": FAILS,
     "A.open1": OPEN, "A.open2": OPEN, "A.open3": OPEN, "A.open4": OPEN, "A.open5": OPEN,
+    "A.attractors": OPEN, "A.cascade": HOLDS, "A.flip": HOLDS, "A.catapult": HOLDS, "A.momentum": HOLDS,
     "B.lem2.3": HOLDS, "B.prop1": HOLDS, "B.prop2": CORRECTED, "B.prop3": CORRECTED, "B.prop4": CORRECTED,
     "B.prop5": CORRECTED, "B.lem3.2": HOLDS, "B.rem4": CORRECTED, "B.conj": OPEN,
     "E.thm5": FAILS, "E.cor6": FAILS, "E.main": CORRECTED, "E.prop9": NOT_TESTABLE, "E.thm17": CORRECTED,

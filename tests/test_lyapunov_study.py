@@ -200,6 +200,21 @@ def test_a_figure_of_one_step_size_without_anything_bounded(tmp_path):
     assert all(path.stat().st_size > 1000 for path in figures.save(figure, tmp_path))
 
 
+def test_a_figure_without_a_closed_form_that_stands_alone(tmp_path):
+    sizes = np.linspace(0.2, 0.4, 3)
+    figure = figures.draw_lyapunov(
+        figures.Exponents(
+            step_sizes=sizes, exponent=np.tile([-0.3, -0.2, -0.1], (3, 1)),
+            shares={kind.name.lower(): np.full(3, 0.2) for kind in lyapunov.basins.BOUNDED}, bounded=np.ones(3),
+            closed_form=np.log(np.abs(1 - 4 * sizes)), along=None, across=None, critical_step=None,
+            field=np.zeros((4, 5)), box=((0, 1), (0, 1)), axes=("x0", "x1"), map_step_size=0.3, map_steps=64,
+            confidence=0.95,
+        )
+    )  # fmt: skip
+    figures.save(figure, tmp_path)
+    assert all(axes.get_position().width > 0.1 for axes in figure.axes if axes.get_xlabel().startswith("step"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -209,6 +209,9 @@ def test_what_has_no_fixed_point_or_derivative_is_refused():
         stability.extend(updates.named("adam"), bowl, jnp.zeros(3), 0.1)
     with pytest.raises(ValueError, match=r"updates\.frozen"):
         stability.extend(updates.named("rmsprop"), bowl, jnp.zeros(3), 0.1)
+    to_rounding = jnp.array([1.6, 0.625])  # the gradient is not quite zero here
+    with pytest.raises(ValueError, match=r"updates\.frozen"):
+        stability.extend(updates.named("adam"), ScalarProduct(), to_rounding, 0.1)
     with pytest.raises(ValueError, match="Normalised descent"):
         stability.extend(updates.named("normalised"), bowl, jnp.zeros(3), 0.1)
     with pytest.raises(ValueError, match="moves by"):

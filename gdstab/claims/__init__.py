@@ -8,6 +8,8 @@ from gdstab.claims import paper_a_minima as paper_a_minima  # isort: skip
 from gdstab.claims import paper_a_dynamics as paper_a_dynamics  # isort: skip
 from gdstab.claims import paper_a_measure as paper_a_measure  # isort: skip
 from gdstab.claims import paper_a_figures as paper_a_figures  # isort: skip
+from gdstab.claims import past_threshold as past_threshold  # isort: skip
+from gdstab.claims import at_threshold as at_threshold  # isort: skip
 from gdstab.claims import paper_b_flow as paper_b_flow
 from gdstab.claims import paper_b_landscape as paper_b_landscape
 from gdstab.claims import paper_e as paper_e

@@ -73,7 +73,8 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
         axes.plot(eta, found.closed_form, color=_EXACT, linewidth=1.0, linestyle=":", label="closed form", zorder=4)
         alone = np.isfinite(found.closed_form) & ~np.isfinite(np.insert(found.closed_form, 0, np.nan)[:-1])
         alone &= ~np.isfinite(np.append(found.closed_form, np.nan)[1:])
-        axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False)
+        if alone.any():  # without one, a line that is not clipped takes the layout down
+            axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False)
     _mark_critical(axes, found, label=True)
     seen = np.concatenate([part[np.isfinite(part)] for part in (middle, _column(found.across)) if part is not None])
     if seen.size:

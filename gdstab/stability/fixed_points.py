@@ -120,6 +120,9 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     return FixedPoint(found, rule.theta(found), residual)
 
 
+_MOMENTS = {"nu", "sum_of_squares"}
+
+
 def _check(rule, loss, theta, step_size) -> None:
     check_loss(loss, theta)
     check_positive(step_size, "step_size")
@@ -160,12 +163,20 @@ def _slope(rule, loss, state, eta, flat):
     return jacobian(rule, loss, _combined(state, flat), eta)
 
 
+def _has_zero_moment(state) -> bool:
+    """Whether a second moment, as optax names them, is zero in some entry."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    moments = [leaf for path, leaf in leaves if {getattr(key, "name", None) for key in path} & _MOMENTS]
+    return any(bool(jnp.any(leaf == 0)) for leaf in moments)
+
+
 def _refuse_rough(rule, loss, state, eta, flat) -> None:
     """Where the map has no derivative automatic differentiation gives one all the same, or NaN."""
     matrix = np.asarray(_slope(rule, loss, state, eta, flat), float)
-    if not np.isfinite(matrix).all():
+    # At a point that is critical only to rounding the slope is finite, and as large as one over the rounding.
+    if not np.isfinite(matrix).all() or _has_zero_moment(state):
         raise ValueError(
-            "the update map is singular at this point: its Jacobian is not finite. Adaptive rules divide by the square "
+            "the update map is singular at this point: its Jacobian is infinite. Adaptive rules divide by the square "
             "root of their second moment, zero at a critical point: hold it by `updates.frozen(rule, nu)`, with "
             "`nu` from an orbit (`updates.second_moment`). Normalised descent divides by the norm of the gradient and "
             "has no multipliers; study it by its orbits"
