@@ -69,6 +69,21 @@ def half_normals(keys: Pair, indices: Int[Array, " points"], entries: int, dtype
     return lax.erf_inv(jnp.maximum(2 * unit + low, low))
 
 
+def total(terms: Array) -> Array:
+    """The sum over the leading axis, term after term: compilers add up in whatever order suits a shape."""
+    if len(terms) <= 16:
+        return sum(terms[1:], terms[0])
+    return lax.fori_loop(1, len(terms), lambda number, found: found + terms[number], terms[0])
+
+
+def store(values: Array, zero: Array) -> Array:
+    """The values, computed by themselves and not as part of what follows, where a compiler may round them otherwise.
+
+    XLA takes a barrier out again, but not a loop whose length, 1 + `zero`, it does not know.
+    """
+    return lax.fori_loop(0, 1 + zero.astype(jnp.int32), lambda _, each: each + zero, values)
+
+
 def fold_in(key: Pair, number: Any) -> Pair:
     """Threefry-2x32 with 20 rounds of the counter (0, number): the words of `jax.random.fold_in(key, number)`.
 

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gdstab._validate import check_count
+from gdstab.sampling.draws import total
 
 Matrix = Float[Array, "rows columns points"]
 Entries = Float[Array, "entries points"]
@@ -97,9 +98,9 @@ def orthonormal(matrix: Matrix, zero: Any = 0.0) -> Matrix:
     def add(column, basis):
         vector = lax.dynamic_index_in_dim(matrix, column, axis=1)
         for _ in range(2):  # twice is enough (Giraud, Langou and Rozloznik 2005)
-            along = jnp.sum(basis * vector + zero, axis=0, keepdims=True)
-            vector = vector - jnp.sum(basis * along + zero, axis=1, keepdims=True)
-        length = jnp.sqrt(jnp.sum(vector * vector + zero, axis=0, keepdims=True)) + zero
+            along = total(basis * vector + zero)[None]
+            vector = vector - total((basis * along + zero).swapaxes(0, 1))[:, None]
+        length = jnp.sqrt(total(vector * vector + zero))[None] + zero
         vector = vector / length + zero
         return lax.dynamic_update_index_in_dim(basis, vector, column, axis=1)
 
@@ -127,7 +128,7 @@ def singular_values(matrix: Matrix, zero: Any = 0.0) -> Factors:
         matrix, V = jnp.split(jnp.concatenate(teams, axis=1)[:, :columns], [rows])
     else:
         V = jnp.ones((1, 1, points), matrix.dtype)
-    sizes = jnp.sqrt(jnp.sum(matrix * matrix + zero, axis=0)) + zero
+    sizes = jnp.sqrt(total(matrix * matrix + zero)) + zero
     return matrix / sizes[None] + zero, sizes, V
 
 
@@ -155,7 +156,7 @@ def _sweep(left, right, rows, zero):
 def _rotate(left, right, rows, tolerance, zero):
     """Turn every pair of columns so that it becomes orthogonal, and say whether one had to be turned at all."""
     a, b = left[:rows], right[:rows]
-    inner, first, second = (jnp.sum(product + zero, axis=0) for product in (a * b, a * a, b * b))
+    inner, first, second = (total(product + zero) for product in (a * b, a * a, b * b))
     turn = jnp.abs(inner) > tolerance * jnp.sqrt(first * second)
     zeta = (second - first) / (2 * jnp.where(turn, inner, 1))
     tangent = jnp.where(zeta < 0, -1, 1) / (jnp.abs(zeta) + jnp.sqrt(1 + (zeta * zeta + zero)))
@@ -170,4 +171,5 @@ def _rotate(left, right, rows, tolerance, zero):
 
 def _product(above, below, zero):
     """The sum over k of above[i, k] below[j, k]."""
-    return jnp.sum(above[:, None] * below[None] + zero, axis=2)
+    above, below = above.swapaxes(0, 1), below.swapaxes(0, 1)
+    return total(above[:, :, None] * below[:, None] + zero)

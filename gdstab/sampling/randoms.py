@@ -79,7 +79,7 @@ class RandomSource(eqx.Module):
     def __check_init__(self):
         draws.check_key(self.key)
         check_count(self.num_points, "num")
-        entries = networks.num_normals(self.widths) if self.kind == "balanced" else len(self.low)
+        entries = networks.num_normals(self.widths) if self.kind == "balanced" else len(self.low) + 2
         if entries > 2**20:
             raise ValueError(f"expected at most 2^20 random numbers per point, got {entries}; lower the dimension")
 
@@ -147,14 +147,16 @@ class RandomSource(eqx.Module):
         elif self.kind == "gaussian":
             drawn = draws.half_normals(keys, indices, dim, dtype)
         elif self.kind == "ball":
-            # The two keys into which `jax.random.split` splits one.
-            drawn = draws.half_normals(draws.fold_in(keys, np.uint32(0)), indices, dim, dtype)
+            # On the sphere two dimensions up, all but two coordinates are uniform in the ball (Harman and Lacko 2010).
+            drawn = draws.half_normals(keys, indices, dim + 2, dtype)
             zero = self._zero(drawn)  # it makes the compiler round alike in every shape: see `networks`
-            drawn = drawn / (jnp.sqrt(jnp.sum(drawn * drawn + zero, axis=0, keepdims=True)) + zero) + zero
-            drawn = drawn * _root(draws.uniforms(draws.fold_in(keys, np.uint32(1)), indices, 1, dtype), dim)
+            drawn = draws.store(drawn, zero)
+            length = jnp.sqrt(draws.total(drawn * drawn + zero))[None] + zero
+            drawn = drawn[:dim] / length + zero
         else:
             normals = draws.half_normals(keys, indices, networks.num_normals(self.widths), dtype)
-            drawn = networks.balanced_layers(normals, self.widths, self._zero(normals))
+            zero = self._zero(normals)
+            drawn = networks.balanced_layers(draws.store(normals, zero), self.widths, zero)
         return self.low[None, :] + self.size[None, :] * drawn[:, :num].astype(dtype).T
 
     def _zero(self, drawn):
@@ -163,13 +165,6 @@ class RandomSource(eqx.Module):
 
 def _all_points(source):
     return eqx.filter_jit(source)(jnp.arange(source.num_points))
-
-
-def _root(unit, dim):
-    """The dim-th root of numbers in [0, 1); a general power costs as much as all the rest of a point."""
-    if dim <= 2:
-        return unit if dim == 1 else jnp.sqrt(unit)
-    return unit ** (1 / dim)
 
 
 def _isotropic(dim, size, dtype):

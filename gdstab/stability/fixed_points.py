@@ -173,8 +173,9 @@ def _has_zero_moment(state) -> bool:
 def _refuse_rough(rule, loss, state, eta, flat) -> None:
     """Where the map has no derivative automatic differentiation gives one all the same, or NaN."""
     matrix = np.asarray(_slope(rule, loss, state, eta, flat), float)
-    # At a point that is critical only to rounding the slope is finite, and as large as one over the rounding.
-    if not np.isfinite(matrix).all() or _has_zero_moment(state):
+    # Where a point is critical only to rounding, what should be infinite is merely huge.
+    huge = np.abs(matrix).max() > float(np.finfo(flat.dtype).eps) ** -0.25 and _has_zero_moment(state)
+    if huge or not np.isfinite(matrix).all():
         raise ValueError(
             "the update map is singular at this point: its Jacobian is infinite. Adaptive rules divide by the square "
             "root of their second moment, zero at a critical point: hold it by `updates.frozen(rule, nu)`, with "
