@@ -159,6 +159,42 @@ def teacher(options: opt.Linear) -> np.ndarray:
     return np.random.default_rng(options.seed).standard_normal((widths[-1], widths[0])) / math.sqrt(widths[0])
 
 
+def _factorisation(options: opt.Factorisation) -> tuple[LossFn, int]:
+    target = jnp.diag(jnp.asarray(options.diagonal, jnp.result_type(float)))
+    loss = losses.MatrixFactorisation(target, options.rank, options.symmetric, options.scale, options.norm)
+    return loss, loss.dim
+
+
+def _recovery(options: opt.Recovery) -> tuple[LossFn, int]:
+    """Normal measurements of variance 1 / num, and a truth with normal entries."""
+    rows, columns = options.shape
+    if min(rows, columns, options.num) < 1 or options.rank < 0:
+        raise ValueError(f"expected a shape and --loss.num of at least 1, and a rank of at least 0, but got {options}")
+    rank = options.rank or None
+    dim = rows * columns if rank is None else rank * (columns + (0 if options.symmetric else rows))
+    rng = np.random.default_rng(options.seed)
+    truth = rng.standard_normal(dim)
+    data = rng.standard_normal((options.num, rows, columns)) / math.sqrt(options.num)
+    asked = {"rank": rank, "symmetric": options.symmetric, "scale": options.scale, "norm": options.norm}
+    return losses.MatrixRecovery.planted(data, truth, **asked), dim
+
+
+def _quadratic_network(kind, features: int, neurons: int, options: opt.Phase | opt.Quadnet) -> tuple[LossFn, int]:
+    """Normal inputs, or the expectation over them; the truth is uniform on the unit sphere."""
+    if min(features, neurons) < 1 or options.num < 0:
+        raise ValueError(f"expected sizes of at least 1, and --loss.num of at least 0, but got {options}")
+    if not options.num and options.norm == "l1":
+        raise ValueError("the expected loss is known for --loss.norm l2, but got l1: give a number by --loss.num")
+    rng = np.random.default_rng(options.seed)
+    truth = rng.standard_normal(neurons * features)
+    truth = truth / np.linalg.norm(truth)
+    if not options.num:
+        return kind.population(truth, neurons=neurons, scale=options.scale), truth.size
+    inputs = rng.standard_normal((options.num, features))
+    scale = options.scale / options.num
+    return kind.planted(inputs, truth, neurons=neurons, scale=scale, norm=options.norm), truth.size
+
+
 def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) -> np.ndarray:
     """Random global minima `[num, dim]`: exact factorisations of a teacher, else projections of normal points.
 
@@ -202,6 +238,10 @@ _BUILDERS = {
     opt.Vector: lambda o: (losses.VectorProduct(o.dim, o.target, o.scale), 2 * o.dim),
     opt.Regularised: lambda o: (losses.RegularisedProduct(o.decay, o.target, o.scale), 2),
     opt.Linear: _linear_network,
+    opt.Factorisation: _factorisation,
+    opt.Recovery: _recovery,
+    opt.Phase: lambda o: _quadratic_network(losses.PhaseRetrieval, o.dim, 1, o),
+    opt.Quadnet: lambda o: _quadratic_network(losses.QuadraticNetwork, o.features, o.neurons, o),
     opt.Quadratic: lambda o: (losses.Quadratic(jnp.diag(jnp.asarray(o.curvatures, float))), len(o.curvatures)),
     opt.Rosenbrock: lambda _: (losses.Rosenbrock(), 2),
     opt.Himmelblau: lambda _: (losses.Himmelblau(), 2),

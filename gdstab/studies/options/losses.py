@@ -1,7 +1,7 @@
 """Which loss: one frozen dataclass for each family."""
 
 import dataclasses
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,76 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
+class Factorisation:
+    """scale * ||V U^T - M||^2 for a diagonal matrix M; parameters are V row by row, then U."""
+
+    diagonal: tuple[float, ...] = (2.0, 1.0)
+    """the diagonal of M"""
+    rank: int = 1
+    """number of columns of U and V"""
+    symmetric: bool = False
+    """V = U: the parameters are those of U alone"""
+    scale: float = 0.5
+    """the factor in front"""
+    norm: Literal["l2", "l1"] = "l2"
+    """squares of the entries, or their absolute values"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """scale * sum of (<A_i, V U^T> - y_i)^2: a random matrix from random linear measurements of it."""
+
+    shape: tuple[int, int] = (2, 2)
+    """rows and columns of the matrix"""
+    rank: int = 1
+    """number of columns of U and V; 0 for the matrix itself as the parameter"""
+    num: int = 12
+    """number of measurements"""
+    symmetric: bool = False
+    """V = U: the parameters are those of U alone"""
+    seed: int = 0
+    """of the measurements and of the matrix"""
+    scale: float = 0.5
+    """the factor in front"""
+    norm: Literal["l2", "l1"] = "l2"
+    """squares of the misfits, or their absolute values"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """scale * mean of ((a_i.x)^2 - y_i)^2: phase retrieval of a random unit vector from random measurements."""
+
+    dim: int = 2
+    """length of the vector"""
+    num: int = 0
+    """number of measurements; 0 for infinitely many, the expected loss"""
+    seed: int = 0
+    """of the measurements and of the vector"""
+    scale: float = 0.5
+    """the factor in front"""
+    norm: Literal["l2", "l1"] = "l2"
+    """squares of the misfits, or their absolute values (these take --loss.num)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadnet:
+    """scale * mean of (sum_j (w_j.x_i)^2 - y_i)^2: a quadratic network fitted to a random teacher of norm 1."""
+
+    features: int = 2
+    """length of the inputs"""
+    neurons: int = 2
+    """number of neurons, of the teacher too"""
+    num: int = 0
+    """number of inputs; 0 for infinitely many, the expected loss"""
+    seed: int = 0
+    """of the inputs and of the teacher"""
+    scale: float = 0.5
+    """the factor in front"""
+    norm: Literal["l2", "l1"] = "l2"
+    """squares of the misfits, or their absolute values (these take --loss.num)"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Quadratic:
     """(1/2) sum of curvature_i theta_i^2: descent converges exactly below 2 / max curvature."""
 
@@ -87,4 +157,7 @@ class Custom:
     """its infimum: the loss has converged when it is within --loss-tol of this"""
 
 
-Loss: TypeAlias = Scalar | Vector | Regularised | Linear | Quadratic | Rosenbrock | Himmelblau | Doublewell | Custom
+Loss: TypeAlias = (
+    Scalar | Vector | Regularised | Linear | Factorisation | Recovery | Phase | Quadnet
+    | Quadratic | Rosenbrock | Himmelblau | Doublewell | Custom
+)  # fmt: skip

@@ -1,0 +1,222 @@
+r"""The exact risk of a shallow ReLU network, piece by piece between breakpoints, and its gradient.
+
+Between neighbouring breakpoints the residual $r = N_\theta - f$ is a polynomial. In the Legendre basis of the piece
+$[m - h, m + h]$, $r = \sum_k \rho_k P_k((x - m) / h)$, so that $\int r^2 = h \sum_k 2 \rho_k^2 / (2 k + 1)$: a sum of
+squares, never negative, whose rounding error is relative to $r^2$ and not to the terms that cancel in it.
+The pieces need no sort: every breakpoint looks for its successor, ties going by index.
+
+All functions take `theta` = (w, b, v, c) with any number of trailing lanes: w, b, v [neurons, *lanes], c [*lanes].
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.lax import stop_gradient
+
+
+class Problem(NamedTuple):
+    """What the network is fitted to, as arrays of one dtype."""
+
+    low: Any
+    high: Any
+    leak: Any
+    target: Any
+
+
+class Pieces(NamedTuple):
+    """The residual on every piece, [pieces, *lanes] each, and the neurons there, [pieces, neurons, *lanes]."""
+
+    mid: Any
+    half: Any
+    preactivation: Any
+    slope: Any
+    residual: Any  # list of Legendre coefficients, lowest first
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def risk(convention, problem, theta):
+    r"""The integral $\int_\alpha^\beta (N_\theta - f)^2$, [*lanes]; its derivative is `gradient`."""
+    del convention
+    pieces = _pieces(problem, theta)
+    squares = sum(c * c * (2 / (2 * k + 1)) for k, c in enumerate(pieces.residual))
+    return jnp.sum(pieces.half * squares, axis=0)
+
+
+@partial(risk.defjvp, symbolic_zeros=True)
+def _risk_jvp(convention, primals, tangents):
+    problem, theta = primals
+    moved = _moved(theta, tangents)
+    products = [a * b for a, b in zip(gradient(convention, problem, theta), moved, strict=True)]
+    return risk(convention, problem, theta), sum(jnp.sum(p, axis=0) for p in products[:3]) + products[3]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def gradient(convention, problem, theta):
+    """The generalised gradient, of the shapes of `theta`; its derivative is the Hessian where that exists."""
+    return _gradient(convention, problem, theta)
+
+
+@partial(gradient.defjvp, symbolic_zeros=True)
+def _gradient_jvp(convention, primals, tangents):
+    """The pieces as they are, and each neuron's integral as its own breakpoint moves; the other ends cancel."""
+    problem, theta = primals
+    moved = _moved(theta, tangents)
+    value, (dw, db, dv, dc) = jax.jvp(partial(_gradient, convention, problem), (theta,), (moved,))
+    w, b, v, _ = theta
+    raw = breakpoints(w, b)
+    inside = (w != 0) & (problem.low < raw) & (raw < problem.high)
+    at = jnp.where(inside, raw, problem.low)
+    steep = jnp.where(inside, jnp.abs(w), 1)
+    kick = jnp.where(inside, 2 * v * (1 - problem.leak) * residual_at(problem, theta, at) / steep, 0)
+    kick = kick * (moved[1] + at * moved[0])
+    return value, (dw + at * kick, db + kick, dv, dc)
+
+
+@jax.custom_jvp
+def modified_gradient(problem, theta, modified, rising):
+    r"""The gradient $G^J$ of one network; `modified` [neurons] marks $J_+ \cup J_-$, `rising` [neurons] marks $J_+$."""
+    return _modified(problem, theta, modified, rising)
+
+
+@partial(modified_gradient.defjvp, symbolic_zeros=True)
+def _modified_jvp(primals, tangents):
+    """Rows of modified neurons follow their breakpoint wherever it is, the others as in `gradient`."""
+    problem, theta, modified, rising = primals
+    moved = _moved(theta, tangents)
+    fixed = partial(_modified, problem, modified=modified, rising=rising)
+    value, (dw, db, dv, dc) = jax.jvp(fixed, (theta,), (moved,))
+    w, b, v, _ = theta
+    raw = breakpoints(w, b)
+    inside = (w != 0) & (problem.low < raw) & (raw < problem.high)
+    follows = jnp.where(modified, w != 0, inside)
+    at = jnp.where(follows, raw, problem.low)
+    slope = jnp.where(modified, jnp.where(rising, w, -w), jnp.abs(w))
+    kick = jnp.where(follows, 2 * v * residual_at(problem, theta, at) / jnp.where(follows, slope, 1), 0)
+    kick = kick * (moved[1] + at * moved[0])
+    return value, (dw + at * kick, db + kick, dv, dc)
+
+
+def _modified(problem, theta, modified, rising):
+    """The modified gradient with the pieces held fixed."""
+    w, b, v, _ = theta
+    base = _gradient("zero", problem, theta)
+    raw = breakpoints(w, b)
+    anchor = jnp.where(rising, problem.high, problem.low)
+    lanes = tuple(jnp.broadcast_to(part[..., None], (*part.shape, w.size)) for part in theta)
+    pieces = _pieces(problem, lanes, jnp.minimum(raw, anchor), jnp.maximum(raw, anchor))
+    sign = jnp.where((anchor > raw) == rising, 1, -1).astype(w.dtype)  # along the axis from the lower to the upper end
+    level, tilt = _moments(pieces)
+    own = w[None] * pieces.mid + b[None]
+    shares = (
+        2 * v * sign * jnp.sum(pieces.mid * level + tilt, axis=0),
+        2 * v * sign * jnp.sum(level, axis=0),
+        2 * sign * jnp.sum(own * level + w[None] * tilt, axis=0),
+    )
+    here = modified & (w != 0)
+    return (*(jnp.where(here, new, old) for new, old in zip(shares, base[:3], strict=True)), base[3])
+
+
+def breakpoints(w, b):
+    """Where the neurons bend, `-b / w`; 0 where w = 0: there a degenerate neuron's one-sided slope jumps."""
+    return jnp.where(w == 0, 0, -b / jnp.where(w == 0, 1, w))
+
+
+def residual_at(problem, theta, x):
+    """The residual at points `x` [points, *lanes], on the whole line."""
+    w, b, v, c = theta
+    preactivation = w[None] * x[:, None] + b[None]
+    slope = jnp.where(preactivation > 0, 1, problem.leak)
+    return c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1) - problem.target.taylor(x)[0]
+
+
+def _moved(theta, tangents):
+    """The tangent of `theta`; anything else that moves is refused, rather than given a derivative of zero."""
+    others = [leaf for part in (tangents[0], *tangents[2:]) for leaf in jax.tree.leaves(part)]
+    if not all(isinstance(leaf, SymbolicZero) for leaf in others):
+        raise ValueError(
+            "expected derivatives of ShallowReLU with respect to theta only, got one for its interval, target or leak; "
+            "close over the loss and differentiate in theta"
+        )
+    pairs = zip(theta, tangents[1], strict=True)
+    return tuple(jnp.zeros_like(part) if isinstance(t, SymbolicZero) else t for part, t in pairs)
+
+
+def _pieces(problem, theta, low=None, high=None):
+    """The residual between `low` and `high`, by default the whole interval."""
+    w, b, v, c = theta
+    low = jnp.broadcast_to(problem.low if low is None else low, c.shape)
+    high = jnp.broadcast_to(problem.high if high is None else high, c.shape)
+    edges = problem.target.edges.astype(w.dtype)
+    edges = jnp.broadcast_to(edges.reshape(-1, *(1,) * c.ndim), (edges.size, *c.shape))
+    points = jnp.concatenate([breakpoints(w, b), edges])
+    mid, half = (stop_gradient(part) for part in _partition(points, low, high))
+    preactivation = w[None] * mid[:, None] + b[None]
+    slope = jnp.where(preactivation > 0, 1, problem.leak)
+    powers = problem.target.taylor(mid)
+    monomials = [-term * half**k for k, term in enumerate(powers)] + [jnp.zeros_like(mid)] * (len(powers) == 1)
+    monomials[0] = monomials[0] + c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1)
+    monomials[1] = monomials[1] + half * jnp.sum(v[None] * (slope * w[None]), axis=1)
+    return Pieces(mid, half, preactivation, slope, _legendre(monomials))
+
+
+def _partition(points, low, high):
+    """Midpoints and half lengths of the pieces into which points cut an interval; equal points make empty pieces."""
+    points = jnp.clip(points, low[None], high[None])
+    order = np.arange(len(points))
+    first = (order[:, None] < order[None, :]).reshape(len(points), len(points), *(1,) * low.ndim)
+    here, there = points[:, None], points[None, :]
+    later = (there > here) | ((there == here) & first)
+    ends = jnp.min(jnp.where(later, there, high[None, None]), axis=1)
+    ends = jnp.concatenate([jnp.min(points, axis=0)[None], ends])
+    starts = jnp.concatenate([low[None], points])
+    half = (ends - starts) / 2
+    return starts + half, half
+
+
+def _legendre(monomials):
+    """Legendre coefficients of a polynomial on [-1, 1]."""
+    size = len(monomials)
+    rows = np.zeros((size, size))
+    for k in range(size):
+        rows[: k + 1, k] = np.polynomial.legendre.poly2leg([0.0] * k + [1.0])
+    return [sum(float(x) * term for x, term in zip(row, monomials, strict=True) if x) for row in rows]
+
+
+def _moments(pieces):
+    r"""The integrals $\int r$ and $\int (x - m)\,r$ over every piece."""
+    half = pieces.half
+    return 2 * half * pieces.residual[0], half * half * pieces.residual[1] * (2 / 3)
+
+
+def _gradient(convention, problem, theta):
+    """The gradient with the pieces held fixed."""
+    w, _, v, _ = theta
+    pieces = _pieces(problem, theta)
+    level, tilt = _moments(pieces)
+    by_weight, by_bias = _slopes(convention, problem, theta, pieces)
+    first = pieces.mid * level + tilt
+    outer = pieces.slope * (pieces.preactivation * level[:, None] + w[None] * tilt[:, None])
+    return (
+        2 * v * jnp.sum(by_weight * first[:, None], axis=0),
+        2 * v * jnp.sum(by_bias * level[:, None], axis=0),
+        2 * jnp.sum(outer, axis=0),
+        2 * jnp.sum(level, axis=0),
+    )
+
+
+def _slopes(convention, problem, theta, pieces):
+    """Derivative of the activation as the weight moves and as the bias moves: they differ at w = b = 0 only."""
+    w, b, _, _ = theta
+    degenerate = ((w == 0) & (b == 0))[None]
+    if convention == "zero":
+        slope = jnp.where(degenerate, 0, pieces.slope)
+        return slope, slope
+    right = convention == "right"
+    rises = (pieces.mid > 0) if right else (pieces.mid < 0)
+    by_weight = jnp.where(rises, 1, problem.leak)[:, None]
+    by_bias = 1 if right else problem.leak
+    return jnp.where(degenerate, by_weight, pieces.slope), jnp.where(degenerate, by_bias, pieces.slope)
