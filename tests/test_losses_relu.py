@@ -317,6 +317,26 @@ def test_jacobian_of_the_modified_gradient_at_semi_inactive_neurons():
     assert np.isclose(float(entry), -1.0 * 1.5 / 1.0 * 2.0, rtol=1e-14)  # -f' (v / w) (beta - alpha)
 
 
+def test_jacobian_of_the_modified_gradient_elsewhere():
+    """Weights against the sign of their set, breakpoints beyond the interval: differentiable there as well."""
+    loss = ShallowReLU(3, (0.0, 2.0), (0.5, 1.0, -0.3))
+    theta = np.array([-1.0, 1.25, 0.7, 0.75, 1.0, -2.1, 1.5, -0.8, 1.2, 1.5])  # breakpoints 0.75, -0.8, 3
+    for sets in ({"rising": (0, 2), "falling": (1,)}, {"rising": (1,), "falling": (0, 2)}):
+        modified = jax.jit(partial(loss.modified_gradient, **sets))
+        differences = np.stack([(modified(theta + h) - modified(theta - h)) / 2e-6 for h in 1e-6 * np.eye(10)], axis=1)
+        np.testing.assert_allclose(jax.jit(jax.jacfwd(modified))(theta), differences, rtol=1e-6, atol=1e-6)
+
+
+def test_hessian_at_the_ends_is_that_of_outside():
+    """Breakpoints exactly alpha and beta: as documented, the limit from beyond the interval."""
+    theta = np.array([1.0, -2.0, 1.0, -1.0, -2.0, -2.0, 1.0, 0.3, 0.7, -0.4, 1.1, 0.5, 0.1])  # at 2, -1, -1, 0.3
+    outside = theta + 1e-9 * np.eye(13)[[4, 5, 6]].T @ np.array([-1.0, -1.0, 1.0])
+    inside = theta - 1e-9 * np.eye(13)[[4, 5, 6]].T @ np.array([-1.0, -1.0, 1.0])
+    found, beyond, before = (np.asarray(bend_of["cubic"](point)) for point in (theta, outside, inside))
+    np.testing.assert_allclose(found, beyond, atol=1e-6)
+    assert np.abs(found - before).max() > 0.1
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_engine_runs_it(dtype):
     points = np.random.default_rng(1).normal(size=(40, 7)).astype(dtype)
