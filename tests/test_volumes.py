@@ -179,7 +179,9 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "simplex")) for name in BODIES]
+)
 def test_other_bodies(name):
     """Mean error over repetitions within its own error, and the standard errors stated are of the size of it."""
     contains, centre, exact = BODIES[name]
@@ -190,6 +192,7 @@ def test_other_bodies(name):
     assert all(estimate.troubles == [] for estimate in found)
 
 
+@pytest.mark.slow
 def test_a_hole_in_the_middle(monkeypatch):
     """A ring fills no ellipsoid around its middle; those around the centre given serve."""
     monkeypatch.setattr(walks, "DIRECT", 0.4)

@@ -138,9 +138,11 @@ class RandomSource(eqx.Module):
         return cls(key, *_isotropic(dim, root, dtype), "balanced", num, widths)
 
     def __call__(self, indices: Int[Array, " points"], group: Any = 0) -> Points:
-        """The points number `group * 4096 + indices`; any numbers, in any order, at the same cost."""
+        """The points number `group * 4096 + indices`, in any order; one group for all, or one for each."""
         num = len(indices)
-        indices = jnp.pad(indices, (0, -num % VECTOR), mode="edge")
+        rest = (0, -num % VECTOR)
+        indices = jnp.pad(indices, rest, mode="edge")
+        group = jnp.pad(group, rest, mode="edge") if jnp.ndim(group) else group
         keys, dim, dtype = draws.group_keys(self.key, indices, group), len(self.low), self.low.dtype
         if self.kind == "box":
             drawn = draws.uniforms(keys, indices, dim, dtype)
