@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int8, Int32
 
 from gdstab._numerics import sum_squares
-from gdstab._types import LossFn, Theta
+from gdstab._types import LossFn, State, Theta
 
 
 class Outcome(enum.IntEnum):
@@ -37,10 +37,10 @@ class StoppingRule(eqx.Module):
         `CONVERGED` if $\|\nabla L\|_2$ is at most this; `None` switches the test off. It accepts saddles too:
         `basins.refine` tells them from minima.
     max_period
-        `CYCLING` if $\theta$ returns to itself within `cycle_tol` after 2 to `max_period` steps, confirmed one
-        period later (see `CycleTest`); `None` switches the test off.
+        `CYCLING` if the state, momentum included, returns to itself within `cycle_tol` after 2 to `max_period` steps,
+        confirmed one period later (see `CycleTest`); `None` switches the test off.
     cycle_tol
-        Relative to $1 + \|\theta\|_2$; by default the square root of the dtype's machine epsilon.
+        Relative to $1 + \|s\|_2$ of the state $s$; by default the square root of the dtype's machine epsilon.
     max_steps
         Updates at the most; an orbit that is then without a verdict is `UNDECIDED`.
 
@@ -132,16 +132,17 @@ def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array
 
 
 class CycleTest(NamedTuple):
-    r"""A stored point $\theta_T$ of the orbit, and what has been seen since of the distances to it.
+    r"""A stored state $s_T$ of the orbit, and what has been seen since of the distances to it.
 
-    With $d_q = \|\theta_{T+q} - \theta_T\|$, the period $p$ is the first $q$ with
-    $d_q \le \text{tol}\,(1 + \|\theta_{T+q}\|)$. It counts if $p \ge 2$, if $d_{2p}$ is as small, and if the orbit is
+    The state is all that the rule carries in real numbers: parameters, which are all there is for gradient descent,
+    momentum, second moments. With $d_q = \|s_{T+q} - s_T\|$, the period $p$ is the first $q$ with
+    $d_q \le \text{tol}\,(1 + \|s_{T+q}\|)$. It counts if $p \ge 2$, if $d_{2p}$ is as small, and if the orbit is
     really near a cycle: along the slowest direction the returns shrink by $\rho = d_{2p}/d_p - 1$, so what is left to
     go is about $d_p/(1 - \rho)$, and this must be below a tenth of the cycle's size $\min_{q<p} d_q$. A slow approach
     to a fixed point with multiplier near -1 fails there: what is left to go is half of $d_1$, however small $d_2$.
     """
 
-    anchor: Theta
+    anchor: list[Array]
     period: Int32[Array, ""]  # the first return; 0 while there is none
     gap: Float[Array, ""]  # d_p
     size: Float[Array, ""]  # min of d_q over q < p
@@ -152,22 +153,23 @@ def anchor_stride(max_period: int) -> int:
     return max(128, 1 << (4 * (2 * max_period + 1) - 1).bit_length())
 
 
-def begin_cycle_test(theta: Theta) -> CycleTest:
-    """Take `theta` as the anchor."""
-    dtype = jnp.result_type(*jax.tree.leaves(theta))
-    infinite = jnp.full((), jnp.inf, dtype)
-    return CycleTest(theta, jnp.zeros((), jnp.int32), infinite, infinite)
+def begin_cycle_test(state: State) -> CycleTest:
+    """Take `state` as the anchor."""
+    anchor = _real_leaves(state)
+    infinite = jnp.full((), jnp.inf, sum_squares(anchor).dtype)
+    return CycleTest(anchor, jnp.zeros((), jnp.int32), infinite, infinite)
 
 
 def update_cycle_test(
-    test: CycleTest, theta: Theta, lag: Int32[Array, ""], stopping: StoppingRule
+    test: CycleTest, state: State, lag: Int32[Array, ""], stopping: StoppingRule
 ) -> tuple[CycleTest, Int32[Array, ""]]:
-    """Look at the point `lag` updates after the anchor: the updated test, and the period if it was confirmed here."""
-    difference = jax.tree.map(jnp.subtract, theta, test.anchor)
+    """Look at the state `lag` updates after the anchor: the updated test, and the period if it was confirmed here."""
+    leaves = _real_leaves(state)
+    difference = [leaf - anchor for leaf, anchor in zip(leaves, test.anchor, strict=True)]
     distance = jnp.sqrt(sum_squares(difference))
     dtype = distance.dtype
     eps = jnp.finfo(dtype).eps
-    scale = 1 + jnp.sqrt(sum_squares(theta))
+    scale = 1 + jnp.sqrt(sum_squares(leaves))
     tol = jnp.asarray(eps**0.5 if stopping.cycle_tol is None else stopping.cycle_tol, dtype) * scale
 
     returned = (test.period == 0) & (lag >= 1) & (lag <= stopping.max_period) & (distance <= tol)
@@ -181,3 +183,7 @@ def update_cycle_test(
     at_rounding = jnp.maximum(gap, distance) <= 16 * eps * scale  # the ratio of two roundings says nothing
     confirmed = jnp.where(again & (near | at_rounding), period, 0)
     return CycleTest(test.anchor, period, gap, size), confirmed
+
+
+def _real_leaves(state):
+    return [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]

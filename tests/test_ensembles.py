@@ -171,6 +171,19 @@ def test_pytrees_momentum_and_lazy_sources(rng):
     np.testing.assert_array_equal(lazy.outcome, drawn.outcome)
 
 
+def test_a_spiral_into_a_minimum_is_no_cycle():
+    rule = gd.from_optax(_heavy_ball)  # its parameters alone come back to themselves while the momentum shrinks
+    points, steps = np.linspace(1.5, 2, 12, dtype=np.float32)[:, None], np.linspace(0.3, 0.7, 50, dtype=np.float32)
+    stopping = StoppingRule(max_period=8, max_steps=20_000)
+    result = gd.run(rule, lambda theta: 0.5 * (theta[0] - 1) ** 2, points, steps, stopping)
+    assert not (result.outcome == Outcome.CYCLING).any()
+    assert (result.outcome == Outcome.CONVERGED).mean() > 0.99
+
+
+def _heavy_ball(step_size):
+    return optax.sgd(step_size, momentum=0.99)
+
+
 def _momentum(step_size):
     return optax.sgd(step_size, momentum=0.5)
 

@@ -1,7 +1,8 @@
 """Basins: where descent ends from every cell of a plane or from random points, how large each basin is, how surely."""
 
-from gdstab.basins.heatmaps import ORDER, Heatmap, Kinds, Patch, heatmap, parse_plane, refine
+from gdstab.basins.heatmaps import Heatmap, Kinds, Patch, heatmap, parse_plane, refine
 from gdstab.basins.measures import SequentialMeasure, chunks, measure, measure_until
+from gdstab.basins.pictures import ORDER, Picture
 from gdstab.basins.refined import BOUNDED, Regime, Regimes, exponents, regimes
 from gdstab.basins.shares import Measure
 from gdstab.basins.tallies import Tally, merge
@@ -14,6 +15,7 @@ __all__ = [
     "Kinds",
     "Measure",
     "Patch",
+    "Picture",
     "Regime",
     "Regimes",
     "SequentialMeasure",

@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int8, Int32, Int64
+from jaxtyping import Int8, Int32, Int64
 
 from gdstab import ensembles
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
 from gdstab.basins.kinds import at_floor, classify_ends
+from gdstab.basins.pictures import Picture
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.sampling import GridSource, grid
+from gdstab.sampling import GridSource
 from gdstab.updates import UpdateRule
-
-ORDER = (Outcome.CONVERGED, Outcome.CYCLING, Outcome.DIVERGED, Outcome.UNDECIDED, Outcome.NONFINITE)
-"""The order in which verdicts are reported."""
 
 
 class Patch(NamedTuple):
@@ -32,7 +30,7 @@ class Patch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Heatmap:
+class Heatmap(Picture):
     """Verdict and number of updates for every cell of a plane; the first axis of the arrays is the first of the box."""
 
     outcome: Int8[np.ndarray, "n0 n1"]
@@ -52,40 +50,6 @@ class Heatmap:
     run_seconds: float
 
     @property
-    def cells(self) -> int:
-        """How many cells there are."""
-        return self.outcome.size
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Cells per verdict."""
-        found = np.bincount(self.outcome.ravel(), minlength=len(Outcome))
-        return {verdict.name.lower(): int(found[verdict]) for verdict in ORDER}
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Share of the cells per verdict; they add up to one."""
-        return {name: count / self.cells for name, count in self.counts.items()}
-
-    @property
-    def cell_sides(self) -> tuple[float, float]:
-        """Width of a cell along both axes, in the coordinates of the box."""
-        (a, b), (c, d) = self.box
-        return (b - a) / self.outcome.shape[0], (d - c) / self.outcome.shape[1]
-
-    @property
-    def centres(self) -> tuple[Float[np.ndarray, " n0"], Float[np.ndarray, " n1"]]:
-        """Coordinates of the cell centres along both axes."""
-        dtype = self.source.tables[0].dtype
-        sides = zip(self.box, self.outcome.shape, strict=True)
-        return tuple(np.asarray(grid((side,), (n,), dtype=dtype))[:, 0] for side, n in sides)
-
-    @property
-    def area(self) -> float:
-        """Area of the cells that converged, in the coordinates of the box (saddles included, see `refine`)."""
-        return self.counts["converged"] * float(np.prod(self.cell_sides))
-
-    @property
     def area_bracket(self) -> tuple[float, float]:
         """Area of the cells whose eight neighbours converged too, and of all that converged or touch one that did.
 
@@ -99,20 +63,12 @@ class Heatmap:
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
-        import xarray as xr  # noqa: PLC0415 (only needed here)
-
-        meanings = {
-            "flag_values": [int(v) for v in Outcome],
-            "flag_meanings": " ".join(v.name.lower() for v in Outcome),
-        }
         data = {
-            "outcome": (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings}),
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
             "above_floor": ("cell", self.above_floor, {"long_name": "converged by the gradient, loss above its floor"}),
         }
         numbers = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
-        attrs = {name: getattr(self, name) for name in numbers}
-        return xr.Dataset(data, dict(zip(self.axes, self.centres, strict=True)), attrs)
+        return self._dataset(data, numbers)
 
 
 def heatmap(

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gdstab import estimators
-from gdstab.basins.heatmaps import ORDER
+from gdstab.basins.pictures import ORDER
 from gdstab.basins.tallies import Tally, last_of, quantiles
 from gdstab.estimators import Estimate
 from gdstab.outcomes import Outcome

@@ -58,12 +58,12 @@ class Walk(eqx.Module):
     def period(self, state: State, step_size, max_period: int):
         """The period of the cycle that the orbit is on by now, int32; 0 if none up to `max_period` is found."""
         stopping = StoppingRule(max_period=max(max_period, 2))
-        test = begin_cycle_test(self.rule.theta(state))
+        test = begin_cycle_test(state)
 
         def body(lag, carry):
             now, test, period = carry
             now = self.block(now, step_size, 1)
-            test, confirmed = update_cycle_test(test, self.rule.theta(now), lag, stopping)
+            test, confirmed = update_cycle_test(test, now, lag, stopping)
             return now, test, jnp.where(period == 0, confirmed, period)
 
         begin = state, test, jnp.zeros((), jnp.int32)

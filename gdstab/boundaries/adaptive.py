@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int8, Int16, Int64
+from jaxtyping import Int8, Int16, Int64
 
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_dtype, check_resolution
-from gdstab.basins import ORDER, parse_plane
+from gdstab.basins import Picture, parse_plane
 from gdstab.boundaries._quadtree import Quadtree, edge_cells, paint
 from gdstab.boundaries.verdicts import BATCH, LABEL_STEP, Classifier, label_of, outcome_of
 from gdstab.outcomes import Outcome, StoppingRule
@@ -30,7 +30,7 @@ class Probes(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AdaptiveHeatmap:
+class AdaptiveHeatmap(Picture):
     """Verdict for every cell of a plane, most of them inherited; the first axis is the first of the box."""
 
     outcome: Int8[np.ndarray, "n0 n1"]
@@ -54,38 +54,9 @@ class AdaptiveHeatmap:
     run_seconds: float
 
     @property
-    def cells(self) -> int:
-        """How many cells there are."""
-        return self.outcome.size
-
-    @property
     def share_computed(self) -> float:
         """Share of the cells that were computed."""
         return self.lanes / self.cells
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Cells per verdict."""
-        found = [int(np.count_nonzero(self.outcome == verdict)) for verdict in ORDER]
-        return {verdict.name.lower(): number for verdict, number in zip(ORDER, found, strict=True)}
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Share of the cells per verdict; they add up to one."""
-        return {name: count / self.cells for name, count in self.counts.items()}
-
-    @property
-    def cell_sides(self) -> tuple[float, float]:
-        """Width of a cell along both axes, in the coordinates of the box."""
-        (a, b), (c, d) = self.box
-        return (b - a) / self.outcome.shape[0], (d - c) / self.outcome.shape[1]
-
-    @property
-    def centres(self) -> tuple[Float[np.ndarray, " n0"], Float[np.ndarray, " n1"]]:
-        """Coordinates of the cell centres along both axes."""
-        dtype = self.source.tables[0].dtype
-        sides = zip(self.box, self.outcome.shape, strict=True)
-        return tuple(np.asarray(GridSource((side,), (n,), dtype=dtype).tables[0])[:, 0] for side, n in sides)
 
     @property
     def classes(self) -> Int8[np.ndarray, "n0 n1"] | Int16[np.ndarray, "n0 n1"]:
@@ -103,11 +74,6 @@ class AdaptiveHeatmap:
         if self.label is not None:
             found |= edge_cells(self.label, single)
         return np.sort(single[found])
-
-    @property
-    def area(self) -> float:
-        """Area of the cells that converged, in the coordinates of the box."""
-        return self.counts["converged"] * float(np.prod(self.cell_sides))
 
     @property
     def area_bracket(self) -> tuple[float, float]:
@@ -136,21 +102,13 @@ class AdaptiveHeatmap:
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
-        import xarray as xr  # noqa: PLC0415 (only needed here)
-
-        meanings = {
-            "flag_values": [int(v) for v in Outcome],
-            "flag_meanings": " ".join(v.name.lower() for v in Outcome),
-        }
         data = {
-            "outcome": (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings}),
             "level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"}),
         }
         if self.label is not None:
             data["label"] = (self.axes, self.label, {"long_name": "what the orbit converged to"})
         numbers = ("step_size", "lanes", "rounds", "lane_steps", "compile_seconds", "run_seconds")
-        attrs = {name: getattr(self, name) for name in numbers}
-        return xr.Dataset(data, dict(zip(self.axes, self.centres, strict=True)), attrs)
+        return self._dataset(data, numbers)
 
 
 def adaptive_heatmap(

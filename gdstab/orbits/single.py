@@ -96,9 +96,9 @@ def settle_from(
         if not cycles:
             return undecided & in_budget, test, zero
         lag = steps % stride
-        fresh = begin_cycle_test(theta)
+        fresh = begin_cycle_test(state)
         test = jax.tree.map(lambda new, old: jnp.where(lag == 0, new, old), fresh, test)
-        test, period = update_cycle_test(test, theta, lag, stopping)
+        test, period = update_cycle_test(test, state, lag, stopping)
         period = jnp.where(undecided & (steps >= stride), period, 0)
         return undecided & (period == 0) & in_budget, test, period
 
@@ -108,7 +108,7 @@ def settle_from(
         goes_on, test, period = look(state, steps, test)
         return state, steps, test, period, goes_on
 
-    goes_on, test, period = look(state, zero, begin_cycle_test(rule.theta(state)))
+    goes_on, test, period = look(state, zero, begin_cycle_test(state))
     state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
     theta = rule.theta(state)
     outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), verdict(loss, theta, stopping))

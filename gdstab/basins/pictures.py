@@ -1,0 +1,64 @@
+"""What every picture of verdicts has, whether each of its cells was computed or most of them were inherited."""
+
+import numpy as np
+from jaxtyping import Float, Int8
+
+from gdstab.outcomes import Outcome
+from gdstab.sampling import GridSource
+
+ORDER = (Outcome.CONVERGED, Outcome.CYCLING, Outcome.DIVERGED, Outcome.UNDECIDED, Outcome.NONFINITE)
+"""The order in which verdicts are reported."""
+
+
+class Picture:
+    """Verdicts for the cells of a plane; the first axis of the arrays is the first of the box."""
+
+    outcome: Int8[np.ndarray, "n0 n1"]
+    source: GridSource
+    box: tuple[tuple[float, float], tuple[float, float]]
+    axes: tuple[str, str]
+
+    @property
+    def cells(self) -> int:
+        """How many cells there are."""
+        return self.outcome.size
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells per verdict."""
+        return {verdict.name.lower(): int(np.count_nonzero(self.outcome == verdict)) for verdict in ORDER}
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Share of the cells per verdict; they add up to one."""
+        return {name: count / self.cells for name, count in self.counts.items()}
+
+    @property
+    def cell_sides(self) -> tuple[float, float]:
+        """Width of a cell along both axes, in the coordinates of the box."""
+        (a, b), (c, d) = self.box
+        return (b - a) / self.outcome.shape[0], (d - c) / self.outcome.shape[1]
+
+    @property
+    def centres(self) -> tuple[Float[np.ndarray, " n0"], Float[np.ndarray, " n1"]]:
+        """Coordinates of the cell centres along both axes."""
+        dtype = self.source.tables[0].dtype
+        sides = zip(self.box, self.outcome.shape, strict=True)
+        return tuple(np.asarray(GridSource((side,), (n,), dtype=dtype).tables[0])[:, 0] for side, n in sides)
+
+    @property
+    def area(self) -> float:
+        """Area of the cells that converged, in the coordinates of the box (saddles included, see `refine`)."""
+        return self.counts["converged"] * float(np.prod(self.cell_sides))
+
+    def _dataset(self, data: dict, numbers: tuple[str, ...]):
+        """An `xarray.Dataset` on the two axes: the verdicts and `data`, with the `numbers` as attributes."""
+        import xarray as xr  # noqa: PLC0415 (only needed here)
+
+        meanings = {
+            "flag_values": [int(v) for v in Outcome],
+            "flag_meanings": " ".join(v.name.lower() for v in Outcome),
+        }
+        outcome = (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings})
+        attrs = {name: getattr(self, name) for name in numbers}
+        return xr.Dataset({"outcome": outcome, **data}, dict(zip(self.axes, self.centres, strict=True)), attrs)
