@@ -61,10 +61,10 @@ def bench_samples(most: int) -> list[dict]:
             "job": "samples", "samples": n, "seconds": seconds, "samples_per_second": n / seconds,
             "share": float(share.value[0]), "standard_error": float(share.standard_error[0]), "exact": EXACT,
         })  # fmt: skip
-    large = [row for row in rows if row["samples"] >= 10**6]
+    large = [row for row in rows if row["samples"] >= 10**7]
     if len(large) > 1:
         exponent = slope([row["samples"] for row in large], [row["seconds"] for row in large])
-        rows.append({"job": "samples", "fit": "seconds against samples, from 1e6 on", "exponent": exponent})
+        rows.append({"job": "samples", "fit": "seconds against samples, from 1e7 on", "exponent": exponent})
     return rows
 
 

@@ -1,5 +1,6 @@
 """Where, in the plane of step size and momentum, orbits return to a minimum: the engine's answer, against theory's."""
 
+import dataclasses
 import enum
 from typing import Any, NamedTuple
 
@@ -76,6 +77,8 @@ def diagram(
     are said to converge where loss and decay together are critical, since the gradient of the loss does not vanish.
     """
     dtype = theta.dtype
+    # Near a flip the two modes of momentum are almost parallel: their sum can pause, and look like a cycle, on its way.
+    stopping = dataclasses.replace(stopping, cycle_tol=64 * float(np.finfo(dtype).eps))
     momentum = options.rule in optimisers.MOMENTUM
     betas = np.linspace(*options.betas, options.resolution[1]) if momentum else np.array([options.beta])
     decay = shift(options)
