@@ -1,0 +1,36 @@
+"""`gdstab reproduce`."""
+
+from collections.abc import Sequence
+
+from gdstab.cli import process, report
+from gdstab.studies.options.reproduce import FIGURES, options_of
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw a figure of the papers again, or read it back; say what it shows, with its numbers beside the paper's."""
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_help())
+        return 0
+    name, *rest = arguments
+    # The other commands say --out.
+    rest = [word.replace("--output", "--out", 1) if word.startswith("--output") else word for word in rest]
+    options = process.parse(options_of(name), rest, f"reproduce {name}")
+    process.configure(getattr(options, "precision", 64))
+    from gdstab.studies import reproduce  # noqa: PLC0415 (JAX is configured first)
+
+    done = reproduce.run(name, options)
+    print(done.shows, report.table([("", "paper", "here"), *done.rows]), sep="\n\n")
+    note = "Results" if done.fresh else "This run was complete already; nothing was computed. Results"
+    print(f"\n{note}: {done.record.path}")
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {name}  {kind.__doc__.splitlines()[0]}" for name, kind in FIGURES.items()]
+    return "\n".join([
+        "usage: gdstab reproduce NAME [--output DIRECTORY] [options]",
+        "",
+        *lines,
+        "",
+        "The paper's numbers are the defaults; `gdstab reproduce NAME --help` lists what can be changed.",
+    ])  # fmt: skip

@@ -1,0 +1,90 @@
+"""The figures of the papers: `gdstab reproduce`. Each is the options of a study with the paper's numbers as defaults.
+
+A figure more takes an entry of `FIGURES` here and a module of `gdstab.studies.reproduce`.
+"""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+from gdstab.studies.options.curvature import Critical
+from gdstab.studies.options.planes import Heatmap, Orbit
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureA1a(Heatmap):
+    """Figure 1(a) of paper A: updates until convergence for (1 - xy)^2 and step size 0.3."""
+
+    out: Path = Path("runs/A.1a")
+    """directory of the results"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureA1b(Critical):
+    """Figure 1(b) of paper A: how much of [-4, 4]^2 is trapped and how much of the hyperbola is stable."""
+
+    step_sizes: str = "0.02:1:50"
+    """step sizes, as low:high:number, or with commas between them"""
+    resolution: tuple[int, int] = (200, 200)
+    """cells along the two axes"""
+    out: Path = Path("runs/A.1b")
+    """directory of the results"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureA2(Orbit):
+    """Figure 2 of paper A: orbits on both sides of the critical step size, for (1/2) (1 - xy)^2."""
+
+    out: Path = Path("runs/A.2")
+    """directory of the results"""
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureD2:
+    """Figure 2 of paper D: the two hills of its worst case, and how descent leaves the flow on them."""
+
+    curvature: float = 1.0
+    """a: minus the least eigenvalue of the Hessian"""
+    extent: float = 3.0
+    """b of the hills that are drawn, at least 3"""
+    accuracy: float = 0.1
+    """epsilon: the distance that counts as close"""
+    reach: float = 500.0
+    """b of the hills on which descent and flow separate: for the factor b / 2, in distance"""
+    step_sizes: tuple[float, ...] = (0.1, 0.01, 0.001)
+    """step sizes of the separation, at most 1 / (6 a)"""
+    out: Path = Path("runs/D.2")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """begin an interrupted run again (it is short)"""
+
+
+FIGURES = {
+    "A.1a": FigureA1a,
+    "A.1b": FigureA1b,
+    "A.2": FigureA2,
+    "D.2": FigureD2,
+}
+"""By name: the options of each. `A.1a` is drawn by `gdstab.studies.reproduce.a_1a`, and so on."""
+
+
+def options_of(name: str) -> type:
+    """The options of a figure.
+
+    Raises
+    ------
+    ValueError
+        If there is no figure of that name.
+
+    Examples
+    --------
+    >>> options_of("D.2")().extent
+    3.0
+    """
+    if name not in FIGURES:
+        close = difflib.get_close_matches(name, FIGURES, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise ValueError(f"there is no figure {name!r}.{hint} The figures are {', '.join(FIGURES)}")
+    return FIGURES[name]

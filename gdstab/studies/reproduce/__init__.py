@@ -1,0 +1,23 @@
+"""The figures of the papers, drawn again: each module is one, and `run` finds it by name.
+
+A module has `run(options) -> Reproduction`; its options stand in `gdstab.studies.options.reproduce.FIGURES`.
+"""
+
+import importlib
+
+from gdstab.studies.options.reproduce import options_of
+from gdstab.studies.reproduce.outcome import Reproduction as Reproduction
+
+__all__ = ["Reproduction", "run"]
+
+
+def run(name: str, options=None) -> Reproduction:
+    """Draw a figure again, by default with the numbers of the paper, or read it back where that was done before.
+
+    Raises
+    ------
+    ValueError
+        If there is no figure of that name, or its study refuses the options.
+    """
+    options = options_of(name)() if options is None else options
+    return importlib.import_module(f"gdstab.studies.reproduce.{name.lower().replace('.', '_')}").run(options)

@@ -1,0 +1,202 @@
+"""Figure 2 of paper D: the hills of its worst case; and, which is not printed, how descent leaves the flow on them."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gdstab import figures, flow, orbits, records, updates
+from gdstab._validate import check_step_sizes
+from gdstab.losses import WorstCase
+from gdstab.studies import building
+from gdstab.studies.options.reproduce import FigureD2
+from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
+
+_POINTS = 801
+_TIMES = 1200
+_SHOWN = 1 / 6  # a times the step size of the descent on the hill: the largest that Proposition 20 does not dismiss
+
+
+class Hills(NamedTuple):
+    """Both functions on a grid, with their first two derivatives, and where the pieces of the second one meet."""
+
+    z: np.ndarray  # [2, points]
+    value: np.ndarray  # [2, points]
+    slope: np.ndarray
+    curvature: np.ndarray
+
+
+def run(options: FigureD2) -> Reproduction:
+    """Draw the hills, run descent beside the flow, and fit the exponent at which they part."""
+    dtype = building.check_precision(64)
+    drawn = WorstCase(options.curvature, options.extent, options.accuracy)
+    loss = WorstCase(options.curvature, options.reach, options.accuracy)
+    step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
+    if (step_sizes > 1 / (6 * options.curvature)).any():
+        raise ValueError(
+            f"expected step sizes of at most 1 / (6 a) = {1 / (6 * options.curvature):.4g}, got {step_sizes.max():g}; "
+            "above that the third coordinate diverges"
+        )
+    record = records.begin(
+        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
+    )
+    if record.complete:
+        return Reproduction(record, fresh=False)
+    hills, paths = tabulate(drawn), follow(loss, step_sizes)
+    separation = separate(loss, step_sizes, paths)
+    provenance = records.provenance(dtype)
+    record.write_dataset(_dataset(hills, separation).assign_attrs(provenance=provenance))
+    plane = _plane(loss, paths, step_sizes)
+    figures.save(figures.draw_worst_case(_picture(drawn, hills), plane, separation), record.path)
+    error = flow_error(loss)
+    summary = {
+        "exponents": separation.exponents.tolist(),
+        "flow_error": error,
+        "smoothness": drawn.smoothness,
+        "window": list(separation.window),
+        "provenance": provenance,
+    }
+    shows = (
+        "The two hills of the worst case as printed, with flow and descent on the second one; below, on hills of reach "
+        f"b = {options.reach:g}, their ways in the plane, and the distance between the flow and descent."
+    )
+    return conclude(record.finish(summary), True, shows, compare(loss, hills, separation, error))
+
+
+def tabulate(loss: WorstCase) -> Hills:
+    """Both hills from one end to the other and a bit beyond, every piece with some points."""
+    width, reach = float(loss.width), loss.second_cut
+    shares = np.linspace(-1.15, 1.15, _POINTS - 200)
+    first = np.concatenate([shares * loss.cut, loss.cut + np.linspace(-1, 2, 200)])
+    pieces = [1 - width * np.linspace(0, 1, 100), reach + np.linspace(0, 1, 100)]
+    second = np.concatenate([np.linspace(-reach - 3.5, reach + 1.5, _POINTS - 200), *pieces])
+    z = np.stack([np.sort(first), np.sort(second)])
+
+    @jax.jit
+    def derivatives(points):
+        rows = zip((loss.phi, loss.phi_bar), points, strict=True)
+        return [[jax.vmap(f)(x) for f in (hill, jax.grad(hill), jax.grad(jax.grad(hill)))] for hill, x in rows]
+
+    return Hills(z, *np.asarray(derivatives(jnp.asarray(z))).swapaxes(0, 1))
+
+
+def follow(loss: WorstCase, step_sizes: np.ndarray, start=None) -> np.ndarray:
+    """Descent, by default from `loss.start()`, [steps, iterates, 3], until all have passed the second cut point."""
+    start = loss.start() if start is None else start
+    end = loss.arrivals(start).end
+    num_steps = math.ceil(1.25 * end / step_sizes.min()) + 10
+    walk = jax.jit(jax.vmap(orbits.rollout(updates.gradient_descent(), num_steps), (None, None, 0)))
+    path = np.asarray(walk(loss, jnp.asarray(start), jnp.asarray(step_sizes))[1])
+    return np.concatenate([np.broadcast_to(start, (len(step_sizes), 1, 3)), path], axis=1)
+
+
+def separate(loss: WorstCase, step_sizes: np.ndarray, paths: np.ndarray) -> figures.Separation:
+    r"""Distances between the flow at times of its isotropic part and descent; the exponent at which they grow.
+
+    In the isotropic region the iterates lie on one ray from the origin of the first two coordinates; the distance from
+    it, $|q_1 \bar q_k - \bar q q_k| / \|(q_k, \bar q_k)\|$, bounds that from every iterate below, and keeps its digits
+    where the first coordinate is $10^{15}$.
+    """
+    start = paths[0, 0]
+    arrivals = loss.arrivals(start)
+    times = np.linspace(arrivals.isotropic, arrivals.end, _TIMES)
+    points = loss.flow(start, times)
+    nearest, off, exponents = [], [], []
+    inside = slice(*np.searchsorted(times, loss.window(start)))
+    for path in paths:
+        nearest.append([_distance(path, point) for point in points])
+        entry = path[np.argmax(path[:, 1] >= 1), :2]
+        off.append(np.abs(entry[0] * points[:, 1] - entry[1] * points[:, 0]) / np.linalg.norm(entry))
+        exponents.append(np.polyfit(times[inside], np.log(off[-1][inside]), 1)[0])
+    a = float(loss.curvature)
+    printed = 1e-14 * a * step_sizes[:, None] * np.exp(a * times)
+    return figures.Separation(
+        a, float(loss.extent), step_sizes, times, loss.window(start), float(loss.accuracy),
+        np.array(nearest), np.array(off), printed, np.array(exponents),
+    )  # fmt: skip
+
+
+def _distance(path: np.ndarray, point: np.ndarray) -> float:
+    """From a point to the nearest iterate, whose first coordinates ascend: only those as close in it can be nearer."""
+    first = path[:, 0]
+    here = min(np.searchsorted(first, point[0]), len(path) - 1)
+    reach = np.linalg.norm(path[here] - point)
+    low, high = np.searchsorted(first, [point[0] - reach, point[0] + reach])
+    return float(np.linalg.norm(path[low : high + 1] - point, axis=1).min())
+
+
+def flow_error(loss: WorstCase) -> float:
+    """Largest relative difference of the closed form and the solver, the second entry counted from the top."""
+    times = np.linspace(0, loss.arrivals(loss.start()).end, 25)
+    settings = {"rtol": 1e-12, "atol": 1e-14, "save_at": times, "escape_radius": float(loss.cut)}
+    found = flow.gradient_flow(loss, jnp.asarray(loss.start()), times[-1], **settings)
+    top = np.array([0.0, float(loss.width) / 2 - 1])
+    exact = loss.flow(loss.start(), times)[:, :2] - top
+    return float(np.abs((np.asarray(found.observed)[:, :2] - top) / exact - 1).max())
+
+
+def compare(loss: WorstCase, hills: Hills, separation: figures.Separation, error: float) -> list[Row]:
+    """What the appendix says of the hills and of the separation, and what came out."""
+    a, window = separation.curvature, separation.window  # the hills that are drawn have the same curvature
+    inside = (separation.times >= window[0]) & (separation.times <= window[1])
+    excluded = separation.step_sizes[:, None] >= loss.excluded_step(separation.times)[None]
+    least = np.where(excluded & inside[None], separation.off, np.inf).min()
+    rows = [
+        Row("least value of both hills", ">= 0", f"{hills.value.min():g}"),
+        Row("least curvature of phi, of phi-bar, over a", "-1, -1", _both(hills.curvature.min(axis=1) / a)),
+        Row("largest curvature of phi, of phi-bar, over a", "bounded", _both(hills.curvature.max(axis=1) / a)),
+        Row("flow: closed form against the solver", "-", f"{error:.1e}"),
+    ]
+    for i, eta in enumerate(separation.step_sizes):
+        words = f"step size {eta:g}: exponent over a, to the line of the iterates, to the nearest one"
+        nearest = np.polyfit(separation.times[inside], np.log(separation.nearest[i][inside]), 1)[0]
+        rows.append(Row(words, "1", f"{separation.exponents[i] / a:.6f}, {nearest / a:.3f}"))
+    rows.append(Row("times of Proposition 20", "-", f"{window[0]:.4f} to {window[1]:.4f}"))
+    if np.isfinite(least):
+        rows.append(Row("least distance where it excludes the step size", f"> {loss.accuracy:g}", f"{least:.4g}"))
+    return rows
+
+
+def _both(values) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _dataset(hills: Hills, separation: figures.Separation) -> xr.Dataset:
+    table = {name: (("hill", "point"), getattr(hills, name)) for name in Hills._fields}
+    apart = {name: (("step_size", "time"), getattr(separation, name)) for name in ("nearest", "off", "printed")}
+    coordinates = {"step_size": separation.step_sizes, "time": separation.times, "hill": ["phi", "phi-bar"]}
+    return xr.Dataset(table | apart, coordinates)
+
+
+def _plane(loss: WorstCase, paths: np.ndarray, step_sizes: np.ndarray) -> figures.Paths:
+    """The ways in the plane, the second entry counted from the top of its hill; of the two largest steps."""
+    shift = np.array([0.0, float(loss.width) / 2 - 1])
+    end = loss.arrivals(loss.start()).end
+    chosen = np.argsort(step_sizes)[::-1][:2]
+    shown = [path[: np.argmax(path[:, 1] >= loss.second_cut), :2] - shift for path in paths[chosen]]
+    way = loss.flow(loss.start(), np.linspace(0, end, 400))[:, :2] - shift
+    return figures.Paths(way, shown, step_sizes[chosen] * loss.curvature, 1 - shift[1])
+
+
+def _picture(loss: WorstCase, hills: Hills) -> figures.Hills:
+    """The hills scaled for drawing; flow and descent of the largest step at some times."""
+    width, cut = float(loss.width), loss.second_cut
+    (z, second_z), (phi, phi_bar) = hills.z, hills.value
+    at_foot = (z >= loss.cut - 1.01) & (z <= loss.cut + 2.01)
+    foot = np.stack([z[at_foot] - loss.cut, phi[at_foot] / loss.curvature / (loss.cut / 2)], axis=1)
+    arrivals = loss.arrivals(loss.start())
+    whole = math.floor(loss.curvature * arrivals.isotropic)
+    times = np.array([0, whole - 1, whole + 1, whole + 2]) / loss.curvature
+    path = follow(loss, np.array([_SHOWN / loss.curvature]))[0]
+    iterates = path[np.round(times * loss.curvature / _SHOWN).astype(int), 1]
+    on = [np.stack([x, np.interp(x, second_z, phi_bar) / loss.curvature], axis=1)
+          for x in (loss.flow(loss.start(), times)[:, 1], iterates)]  # fmt: skip
+    return figures.Hills(
+        first=np.stack([z / loss.cut, phi / phi.max()], axis=1), foot=foot,
+        second=np.stack([second_z, phi_bar / loss.curvature], axis=1),
+        steep=[(1, cut), (width - 2 - cut, width - 3)], step_size=_SHOWN, flow=on[0], descent=on[1],
+        labels=[f"{time:.3g}" for time in loss.curvature * times],
+    )  # fmt: skip
