@@ -6,6 +6,7 @@ says what that does. The rest is about plain gradient descent, $G(\theta) = \the
 $DG = I - \eta \nabla^2 L$.
 """
 
+from gdstab.stability.centre_stable import CentreStable, OnGraph, Splitting, centre_stable, splitting
 from gdstab.stability.fixed_points import FixedPoint, extend, fixed_point
 from gdstab.stability.growth import TransientGrowth, kreiss_bound, numerical_radius, numerical_range, transient_growth
 from gdstab.stability.kinds import (
@@ -21,15 +22,19 @@ from gdstab.stability.singular import Determinant, NonSingularity, jacobian_dete
 from gdstab.stability.thresholds import Crossing, preconditioned_sharpness, threshold, threshold_from, threshold_of
 
 __all__ = [
+    "CentreStable",
     "Classification",
     "Crossing",
     "Determinant",
     "FixedPoint",
     "Kind",
     "NonSingularity",
+    "OnGraph",
+    "Splitting",
     "Stability",
     "TransientGrowth",
     "center_stable_dimension",
+    "centre_stable",
     "classify",
     "extend",
     "fixed_point",
@@ -44,6 +49,7 @@ __all__ = [
     "preconditioned_sharpness",
     "singular_set",
     "spectral_radius",
+    "splitting",
     "threshold",
     "threshold_from",
     "threshold_of",
