@@ -100,7 +100,16 @@ def test_a_residual_can_be_passed_as_an_argument():
 
 
 @pytest.mark.parametrize(
-    "widths", [(2, 2, 2), (3, 4, 2), (2, 2, 2, 2), (2, 3, 2, 1), (2, 2, 2, 2, 2), (1, 2, 3, 2, 1)], ids=str
+    "widths",
+    [
+        (2, 2, 2),
+        (3, 4, 2),
+        (2, 2, 2, 2),
+        pytest.param((2, 3, 2, 1), marks=pytest.mark.slow),
+        pytest.param((2, 2, 2, 2, 2), marks=pytest.mark.slow),
+        pytest.param((1, 2, 3, 2, 1), marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_flattest_minimum_of_whitened_networks(key, rng, widths):
     loss = network(rng, widths, scale=1.0)

@@ -129,8 +129,8 @@ def test_the_directory_holds_everything(heavy_ball):
     [
         ({"rule": "rmsprop", "nu": 0.25}, 4 / (0.5 + 1e-8)),
         ({"rule": "nesterov", "weight_decay": 0.1, "loss": options.Scalar(scale=0.5)}, None),
-        ({"rule": "descent", "loss": options.Quadratic((1.0, 8.0))}, 8.0),
-        ({"rule": "adamw", "weight_decay": 0.1, "nu": 0.25}, None),
+        pytest.param({"rule": "descent", "loss": options.Quadratic((1.0, 8.0))}, 8.0, marks=pytest.mark.slow),
+        pytest.param({"rule": "adamw", "weight_decay": 0.1, "nu": 0.25}, None, marks=pytest.mark.slow),
     ],
 )
 def test_other_rules(asked, curvature, tmp_path):

@@ -42,6 +42,7 @@ def test_there_are_notebooks():
     assert names == "01_threshold 02_linear_networks 03_basins 04_past_the_threshold"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("GDSTAB_SMALL", "1")
