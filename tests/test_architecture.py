@@ -30,6 +30,7 @@ ONLY_IN = {
     "diffrax": {"flow"},
     "contourpy": {"stability"},
     "optimistix": {"minima"},
+    "sklearn": {"data"},
 }
 
 
@@ -122,9 +123,9 @@ def test_public_names_are_frozen():
     """A change here is a change for users: write it into the changelog."""
     assert gdstab.__all__ == [
         "Outcome", "StoppingRule", "UpdateRule", "basins", "bifurcation", "boundaries", "claims", "curvature",
-        "ensembles", "estimators", "figures", "flow", "from_optax", "gradient_descent", "losses", "lyapunov", "minima",
-        "orbits", "outcomes", "records", "rollout", "run", "sampling", "settle", "stability", "studies", "theory",
-        "updates",
+        "data", "ensembles", "estimators", "figures", "flow", "from_optax", "gradient_descent", "losses", "lyapunov",
+        "minima", "orbits", "outcomes", "records", "rollout", "run", "sampling", "settle", "stability", "studies",
+        "theory", "updates",
     ]  # fmt: skip
     for name in gdstab.__all__:
         assert getattr(gdstab, name) is not None

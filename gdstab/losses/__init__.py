@@ -2,18 +2,24 @@
 
 from gdstab.losses.factorization import MatrixFactorisation, MatrixRecovery
 from gdstab.losses.linear import LinearNetwork
+from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
+from gdstab.losses.networks import NetworkRisk
 from gdstab.losses.quadratic_networks import PhaseRetrieval, QuadraticNetwork
 from gdstab.losses.relu import ShallowReLU
 from gdstab.losses.relu_target import PiecewiseLinear, Polynomial
 from gdstab.losses.scalar import RegularisedProduct, ScalarProduct, VectorProduct
 from gdstab.losses.testbeds import DoubleWell, Himmelblau, Quadratic, Rosenbrock
+from gdstab.losses.worst_case import WorstCase
 
 __all__ = [
+    "ConvolutionalNetwork",
     "DoubleWell",
+    "FullyConnected",
     "Himmelblau",
     "LinearNetwork",
     "MatrixFactorisation",
     "MatrixRecovery",
+    "NetworkRisk",
     "PhaseRetrieval",
     "PiecewiseLinear",
     "Polynomial",
@@ -24,4 +30,5 @@ __all__ = [
     "ScalarProduct",
     "ShallowReLU",
     "VectorProduct",
+    "WorstCase",
 ]
