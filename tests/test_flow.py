@@ -8,7 +8,7 @@ import pytest
 
 from gdstab import losses
 from gdstab._numerics import sum_squares
-from gdstab.flow import gradient_flow
+from gdstab.flow import FlowStatus, diagnose, gradient_flow
 from gdstab.theory import factorisations
 
 FINE = {"rtol": 1e-12, "atol": 1e-13}
@@ -27,6 +27,17 @@ def test_a_quadratic_is_followed_exactly(solver):
     assert bool(found.successful)
     assert not bool(found.settled)
     assert float(found.time) == 2.0
+
+
+def test_a_stiff_flow_is_diagnosed_and_the_implicit_solver_takes_it():
+    loss, times = losses.Quadratic(jnp.diag(jnp.array([1e5, 1.0]))), np.array([0.0, 0.3, 1.0, 2.0])
+    explicit = gradient_flow(loss, jnp.ones(2), 2.0, max_steps=400, save_at=times)
+    assert FlowStatus(int(explicit.status)) == FlowStatus.STALLED
+    assert "Kvaerno5" in diagnose(loss, explicit)
+    implicit = gradient_flow(loss, jnp.ones(2), 2.0, save_at=times, solver=diffrax.Kvaerno5())
+    assert bool(implicit.successful)
+    assert int(implicit.num_steps) < 400
+    np.testing.assert_allclose(implicit.theta, [0.0, np.exp(-2.0)], atol=1e-6)
 
 
 @pytest.mark.parametrize("depth", [2, 3])

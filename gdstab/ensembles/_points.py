@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+from jax import lax
 
 from gdstab.ensembles._tuning import all_equations, calls_lapack, cores, worker_pool
 from gdstab.sampling import GROUP
@@ -119,7 +120,7 @@ def _take(points, rows):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], points)
 
 
-def map_points(fn: Callable, points, *, chunk: int | None = None):
+def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | None = None):
     """Apply `fn`, written for one point, to all of `points` [points, ...], in chunks that fit into memory.
 
     Parameters
@@ -131,6 +132,9 @@ def map_points(fn: Callable, points, *, chunk: int | None = None):
         An array, or a pytree of arrays, with one leading axis.
     chunk
         Points per call; by default what keeps all intermediate arrays of one call below about 256 MiB.
+    block
+        Points of a call that run together, the blocks one after another: where `fn` holds a loop that ends when it is
+        done, each block waits for its own slowest point only. By default what `fn.points_together` says, or all.
 
     Returns
     -------
@@ -146,25 +150,30 @@ def map_points(fn: Callable, points, *, chunk: int | None = None):
     total = leaves[0].shape[0]
     if total == 0:
         raise ValueError("`points` is empty: expected at least one point along the leading axis.")
-    arrays, static = eqx.partition(fn, eqx.is_inexact_array)
+    arrays, static = eqx.partition(fn, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
     equations = all_equations(fn, one)
     chunk = chunk or max(2**28 // _working_bytes(equations), 1)
     workers = 1 if jax.default_backend() != "cpu" or calls_lapack(equations) else cores()
     chunk = min(chunk, -(-total // workers))
+    block = min(block or getattr(fn, "points_together", None) or chunk, chunk)
+    chunk = -(-chunk // block) * block
 
     def part(start):
         rows = np.minimum(np.arange(start, start + chunk), total - 1)
-        return _take(_mapped(static, arrays, _take(points, rows)), slice(total - start))
+        return _take(_mapped(static, block, arrays, _take(points, rows)), slice(total - start))
 
     with worker_pool(workers) as pool:
         parts = list(pool.map(part, range(0, total, chunk)))
     return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-@partial(jax.jit, static_argnums=0)
-def _mapped(static, arrays, points):
-    return jax.vmap(eqx.combine(arrays, static))(points)
+@partial(jax.jit, static_argnums=(0, 1))
+def _mapped(static, block, arrays, points):
+    fn = eqx.combine(arrays, static)
+    if jax.tree.leaves(points)[0].shape[0] == block:
+        return jax.vmap(fn)(points)
+    return lax.map(fn, points, batch_size=None if block == 1 else block)
 
 
 def _working_bytes(equations) -> int:

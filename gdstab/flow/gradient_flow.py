@@ -2,6 +2,7 @@ r"""Gradient flow $\dot\theta = -\nabla L(\theta)$: the limit of descent for sma
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -9,27 +10,81 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int8
 
-from gdstab._types import LossFn, Theta
-from gdstab._validate import check_loss, check_positive, is_concrete
+from gdstab._numerics import sum_squares
+from gdstab._types import LossFn, Scalar, Theta
+from gdstab._validate import check_count, check_loss, check_positive, is_concrete
+from gdstab.flow.status import FlowStatus, judge
+
+FIRST_STEP = 0.01
+r"""The solver's first step moves by about this share of $\|\theta\|$ (Hairer, Norsett and Wanner, section II.4)."""
 
 
 class Flow(eqx.Module):
-    """Where one orbit of gradient flow went; `save_at` gives the leading axis of `observed` and `times`."""
+    """Where one orbit of gradient flow went; `save_at` gives the leading axis of `observed`."""
 
     theta: Theta
-    """The last point: at the time asked for, or where `until` held first."""
-    time: Float[Array, ""]
+    """The last point: at the time asked for, or where the flow stopped first."""
+    time: Float[Array | np.ndarray, "*lanes"]
     """The time of that point."""
-    settled: Bool[Array, ""]
-    """Whether `until` ended it."""
-    successful: Bool[Array, ""]
-    """False where `max_steps` ran out or the solver gave up; `time` says how far it came."""
-    num_steps: Int[Array, ""]
+    status: Int8[Array | np.ndarray, "*lanes"]
+    """Why it stopped there, see `FlowStatus`; `diagnose` says it in words."""
+    num_steps: Int[Array | np.ndarray, "*lanes"]
     """Steps of the solver, rejected ones included."""
     observed: Theta | None
-    """What was observed at `save_at`; at times after the orbit had settled, or was given up, the last point's."""
+    """What was observed at `save_at`; at times after the flow had stopped, the last point's."""
+
+    @property
+    def settled(self) -> Bool[Array | np.ndarray, "*lanes"]:
+        """Whether `until` ended it."""
+        return self.status == FlowStatus.SETTLED
+
+    @property
+    def successful(self) -> Bool[Array | np.ndarray, "*lanes"]:
+        """Whether it came to the time asked for, or `until` ended it."""
+        return (self.status == FlowStatus.FINISHED) | self.settled
+
+
+class Method(NamedTuple):
+    """How a flow is solved; see `gradient_flow`. Tolerances and radius are arrays: others compile nothing anew."""
+
+    rtol: ArrayLike
+    atol: ArrayLike
+    escape_radius: ArrayLike
+    solver: diffrax.AbstractSolver
+    max_steps: int
+
+    @classmethod
+    def of(cls, dtype, rtol, atol, escape_radius, solver, max_steps) -> "Method":
+        """Refuse tolerances and radii that are not positive."""
+        numbers = {"rtol": rtol, "atol": atol, "escape_radius": escape_radius}
+        checked = (np.asarray(check_positive(value, name), dtype) for name, value in numbers.items())
+        return cls(*checked, diffrax.Tsit5() if solver is None else solver, check_count(max_steps, "max_steps"))
+
+
+class _Settled(eqx.Module):
+    loss: LossFn
+    grad_tol: float
+
+    def __call__(self, theta: Theta) -> Bool[Array, ""]:
+        square = sum_squares(jax.grad(self.loss)(theta))
+        return square <= jnp.asarray(self.grad_tol, square.dtype) ** 2
+
+
+def settled(loss: LossFn, grad_tol: float) -> Callable[[Theta], Bool[Array, ""]]:
+    r"""The steady-state event for `until`: whether $\|\nabla L(\theta)\|_2 \le$ `grad_tol`; saddles count too.
+
+    An explicit solver's errors keep the gradient above about $100 \lambda_{\max}$ `atol`: ask for no less.
+
+    Examples
+    --------
+    >>> loss = lambda x: 0.5 * jnp.sum(x**2)
+    >>> flow = gradient_flow(loss, jnp.array([2.0]), 100.0, until=settled(loss, 1e-3))
+    >>> FlowStatus(int(flow.status)).name, bool(flow.time < 10)
+    ('SETTLED', True)
+    """
+    return _Settled(loss, check_positive(grad_tol, "grad_tol"))
 
 
 def gradient_flow(
@@ -44,33 +99,41 @@ def gradient_flow(
     until: Callable[[Theta], Bool[Array, ""]] | None = None,
     solver: diffrax.AbstractSolver | None = None,
     max_steps: int = 100_000,
+    escape_radius: float = 1e6,
 ) -> Flow:
     r"""Follow $\dot\theta = -\nabla L(\theta)$ from `theta0` for a time; for one point, can be jitted and vmapped.
 
-    Under `vmap` the batch runs until its slowest member is done. `theta0` is any pytree of real arrays of one dtype,
-    which is that of the answer.
+    For many points see `gradient_flows`: under `vmap` the batch runs until its slowest member is done. `theta0` is any
+    pytree of real arrays of one dtype, which is that of the answer.
+
+    Where the loss has kinks (ReLU, max pooling), the field is what `jax.grad` gives there, as for descent. It jumps
+    across a kink, and the solver shortens its steps until the jump's error passes `atol`: crossing costs some rejected
+    steps. A flow that is pushed onto a kink from both sides slides along it in tiny steps, and ends `STALLED`.
 
     Parameters
     ----------
     time
         How far to go.
     rtol, atol
-        Of the step size controller; near $10^{-8}$ one step may err by that much relative to $\theta$.
+        Of the step size controller; near $10^{-8}$ one step may err by that much relative to $\theta$. In single
+        precision, ask for no less than about 1e-5 and 1e-6.
     save_at
         Times from 0 to `time`, ascending, at which `observe(theta)` is kept (by default the parameters).
     until
-        Stop early where `until(theta)` is true, for instance where the gradient is small; asked after every step. Ask
-        for no gradient below about $100 \lambda_{\max}$ `atol`: the errors of an explicit solver keep it above that.
+        Stop early where `until(theta)` is true, for instance `settled(loss, grad_tol)`; asked after every step.
     solver
         Of diffrax; `Tsit5()` by default, whose steps are bounded by about $3.3 / \lambda_{\max}$ near minima. Take
-        `Kvaerno5()`, which is implicit, where the Hessian is stiff.
+        `Kvaerno5()`, which is implicit, where the Hessian is stiff: every step then solves with a dense Jacobian of
+        all parameters, so that it is for small problems.
     max_steps
         Steps of the solver at the most.
+    escape_radius
+        Stop where $\|\theta\|_2$ exceeds this: a flow can escape in finite time if its loss is unbounded below.
 
     Raises
     ------
     ValueError
-        If the loss is no real scalar, or `time` or a tolerance is not positive.
+        If the loss is no real scalar, or `time`, a tolerance or the radius is not positive.
 
     Examples
     --------
@@ -79,18 +142,36 @@ def gradient_flow(
     True
     """
     check_loss(loss, theta0)
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        check_positive(value, name)
+    dtype = jnp.result_type(*jax.tree.leaves(theta0))
+    method = Method.of(dtype, rtol, atol, escape_radius, solver, max_steps)
     if is_concrete(time) and not float(time) > 0:
         raise ValueError(f"time: expected a positive number, got {time}; flow runs forward")
     if save_at is not None and is_concrete(time) and is_concrete(save_at):
         _check_times(np.asarray(save_at), float(time))
-    dtype = jnp.result_type(*jax.tree.leaves(theta0))
-    time = jnp.asarray(time, dtype)
+    time, theta0 = jnp.asarray(time, dtype), jax.tree.map(jnp.asarray, theta0)
+    times = None if save_at is None else jnp.asarray(save_at, dtype)
+    return follow(loss, theta0, jnp.zeros((), dtype), time, method, times=times, observe=observe, until=until)
+
+
+@eqx.filter_jit
+def follow(
+    loss: LossFn, theta: Theta, start: Scalar, stop: Scalar, method: Method, *,
+    times: Float[Array, " times"] | None = None, observe: Callable | None = None, until: Callable | None = None,
+) -> Flow:  # fmt: skip
+    """As `gradient_flow`, from one time to another, without its checks; a flow that cannot start takes no steps."""
+    observe = observe or _identity
+    outside = _Outside(method.escape_radius)(theta)
+    speed = jnp.sqrt(sum_squares(jax.grad(loss)(theta)))
+    starts = jnp.isfinite(speed) & ~outside
+    first = FIRST_STEP * (jnp.sqrt(sum_squares(theta)) + method.atol / method.rtol) / speed
+    first = jnp.where(jnp.isfinite(first), first, stop - start).astype(start.dtype)
+    end = jnp.where(starts, stop, start)
+    shortest = jnp.finfo(start.dtype).eps / 16 * (stop - start)  # about what time resolves; no NaN detains the flow
     saves = [diffrax.SubSaveAt(t1=True)]
-    if save_at is not None:
-        times = jnp.clip(jnp.asarray(save_at, dtype), 0, time)  # the last of `geomspace` may be off by a rounding
-        saves.append(diffrax.SubSaveAt(ts=times, fn=lambda _, theta, __: theta if observe is None else observe(theta)))
+    if times is not None:
+        times = jnp.clip(times, start, end)  # the last of `geomspace` may be off by a rounding
+        saves.append(diffrax.SubSaveAt(ts=times, fn=_Seen(observe)))
+    events = [_Seen(_Outside(method.escape_radius))] + ([] if until is None else [_Seen(until)])
     # Products at full precision, and diffrax's own arithmetic under the usual promotion.
     with (
         jax.default_matmul_precision("highest"),
@@ -98,24 +179,94 @@ def gradient_flow(
         jax.numpy_rank_promotion("allow"),
     ):
         found = diffrax.diffeqsolve(
-            diffrax.ODETerm(_velocity), diffrax.Tsit5() if solver is None else solver,
-            t0=jnp.zeros((), dtype), t1=time, dt0=None, y0=jax.tree.map(jnp.asarray, theta0), args=loss,
-            saveat=diffrax.SaveAt(subs=saves), stepsize_controller=diffrax.PIDController(rtol, atol),
-            event=None if until is None else diffrax.Event(lambda _, theta, *__, **___: until(theta)),
-            max_steps=max_steps, throw=False,
+            diffrax.ODETerm(_velocity), method.solver,
+            t0=start, t1=end, dt0=first, y0=theta, args=loss, saveat=diffrax.SaveAt(subs=saves),
+            stepsize_controller=diffrax.PIDController(method.rtol, method.atol, dtmin=shortest, force_dtmin=False),
+            event=diffrax.Event(events), max_steps=method.max_steps, throw=False,
         )  # fmt: skip
-    last = jax.tree.map(lambda leaf: leaf[0], found.ys[0])
+        last = jax.tree.map(lambda leaf: leaf[0], found.ys[0])
+        status = judge(
+            last, jax.grad(loss)(last), found.ts[0][0],
+            settled=found.event_mask[-1] if until is not None else jnp.asarray(False),
+            escaped=outside | found.event_mask[0],
+            finished=starts & (found.result == diffrax.RESULTS.successful),
+            blocked=jnp.asarray(found.result == diffrax.RESULTS.dt_min_reached),
+        )  # fmt: skip
     observed = None
-    if save_at is not None:
+    if times is not None:
         after = jnp.isinf(found.ts[1])  # diffrax fills with inf what lies after the end
-        observed = jax.tree.map(partial(_hold, after), found.ys[1], last if observe is None else observe(last))
-    settled = jnp.asarray(found.result == diffrax.RESULTS.event_occurred)
-    successful = settled | (found.result == diffrax.RESULTS.successful)
-    return Flow(last, found.ts[0][0], settled, successful, jnp.asarray(found.stats["num_steps"]), observed)
+        observed = jax.tree.map(partial(_hold, after), found.ys[1], observe(last))
+    return Flow(last, found.ts[0][0], status, jnp.asarray(found.stats["num_steps"]), observed)
+
+
+def gradient_flows(
+    loss: LossFn, starts: Theta, time: ArrayLike, *, map_points: Callable | None = None, **settings
+) -> Flow:
+    """As `gradient_flow`, from many starts with one leading axis, which every field of the answer has too.
+
+    Parameters
+    ----------
+    map_points
+        `map_points(fn, points) -> values`. `ensembles.map_points` uses all cores, each of which follows one flow after
+        another; by default one `vmap`, in which all wait for the slowest, but which suits an accelerator.
+    settings
+        Of `gradient_flow`.
+
+    Examples
+    --------
+    >>> starts = jnp.array([[1.0], [2.0]])
+    >>> flows = gradient_flows(lambda x: jnp.sum(x**2), starts, 1.0)
+    >>> bool(abs(flows.theta - starts * jnp.exp(-2.0)).max() < 1e-7)
+    True
+    """
+    one = _From(loss, np.asarray(time, jnp.result_type(*jax.tree.leaves(starts))), tuple(sorted(settings.items())))
+    return map_points(one, starts) if map_points else _vmapped(one, starts)
+
+
+class _From(eqx.Module):
+    """Flow from one start, on a CPU by itself: batched solves took there up to six times the time of single ones."""
+
+    loss: LossFn
+    time: np.ndarray
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def points_together(self) -> int | None:
+        """How many flows `ensembles.map_points` is to run together."""
+        return 1 if jax.default_backend() == "cpu" else None
+
+    def __call__(self, theta: Theta) -> Flow:
+        return gradient_flow(self.loss, theta, self.time, **dict(self.settings))
+
+
+@eqx.filter_jit
+def _vmapped(one, starts):
+    return jax.vmap(one)(starts)
 
 
 def _velocity(_, theta, loss):
     return jax.tree.map(jnp.negative, jax.grad(loss)(theta))
+
+
+class _Seen(eqx.Module):
+    """A function of the parameters, as diffrax calls those that it saves or stops by; equal ones compile once."""
+
+    fn: Callable
+
+    def __call__(self, _, theta, *__, **___):
+        return self.fn(theta)
+
+
+class _Outside(eqx.Module):
+    radius: ArrayLike
+
+    def __call__(self, theta: Theta) -> Bool[Array, ""]:
+        square = sum_squares(theta)
+        return square > jnp.asarray(self.radius, square.dtype) ** 2
+
+
+def _identity(theta):
+    return theta
 
 
 def _hold(after, path, end):

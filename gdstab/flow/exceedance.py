@@ -1,0 +1,99 @@
+"""The step size at which descent first strays from the flow by more than a given distance."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from gdstab._types import LossFn, Theta
+from gdstab._validate import check_count, check_positive
+from gdstab.flow.deviation import deviation
+from gdstab.flow.status import FlowStatus
+
+
+class Exceedance(NamedTuple):
+    """Where a threshold of the deviation is crossed; nothing is proved about step sizes between those tried."""
+
+    step_size: float
+    """The smallest step size tried whose deviation exceeds the threshold; inf if none does."""
+    below: float
+    """The largest tried below it, which stays within; 0 if all exceed."""
+    step_sizes: np.ndarray
+    """All that were tried, ascending."""
+    deviation: np.ndarray
+    """The largest deviation of each over the recorded times, inf where descent overflowed."""
+    monotone: bool
+    """Whether those ascend: then there is one crossing as far as they can tell."""
+
+
+def first_exceedance(
+    loss: LossFn,
+    theta0: Theta,
+    epsilon: ArrayLike,
+    time: ArrayLike,
+    *,
+    between: tuple[float, float],
+    scan: int = 16,
+    precision: float = 1e-3,
+    points: int = 100,
+    **settings,
+) -> Exceedance:
+    r"""Find the smallest step size at which $\max_k \|\theta_k - \theta(k\eta)\|$ up to a time exceeds `epsilon`.
+
+    The deviation need not grow with the step size. So `scan` step sizes, evenly apart on a log scale, are tried, then
+    as many inside the interval below the first that exceeds, and so on until that interval is short. What is found is
+    the smallest that exceeds among all tried. Each round is one call of `deviation`: the flow is solved once for all
+    its step sizes, and nothing of it is stored, so that large networks fit. The maximum is over the recorded times.
+
+    Parameters
+    ----------
+    between
+        The step sizes to search, (lowest, highest); the highest at most `time`.
+    scan
+        Step sizes of one round.
+    precision
+        Width of the last interval, relative.
+    points, settings
+        Of `deviation`.
+
+    Raises
+    ------
+    ValueError
+        If the interval or a number is not positive, or the flow does not reach `time`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> found = first_exceedance(lambda x: 0.5 * jnp.sum(x**2), jnp.ones(1), 0.02, 1.0, between=(1e-3, 1.0))
+    >>> 0.09 < found.below < found.step_size < 0.12
+    True
+    """
+    low, high = (check_positive(side, "between") for side in between)
+    time = check_positive(time, "time")
+    if not low < high <= time:
+        raise ValueError(f"between: expected low < high <= time = {time:g}, got {between}; narrow it")
+    epsilon, precision = check_positive(epsilon, "epsilon"), check_positive(precision, "precision")
+    scan = check_count(scan, "scan", least=2)
+    tried: dict[float, float] = {}
+    candidates = np.geomspace(low, high, scan)
+    while True:
+        tried |= zip(candidates.tolist(), _largest(loss, theta0, candidates, time, points, settings), strict=True)
+        above = min((size for size, value in tried.items() if value > epsilon), default=math.inf)
+        below = max((size for size in tried if size < above), default=0.0)
+        if above == math.inf or below == 0 or above <= below * (1 + precision):
+            break
+        candidates = np.geomspace(below, above, scan + 2)[1:-1]
+    sizes = np.array(sorted(tried))
+    values = np.array([tried[size] for size in sizes])
+    return Exceedance(above, below, sizes, values, bool((np.diff(values) >= 0).all()))
+
+
+def _largest(loss, theta0, step_sizes, time, points, settings):
+    found = deviation(loss, theta0, step_sizes, time, points=points, pad=True, **settings)
+    if int(found.status) != FlowStatus.FINISHED:
+        raise ValueError(
+            f"the flow stopped at time {float(found.time):g} of {time:g}: {FlowStatus(int(found.status)).name}; "
+            "shorten the time, or see `diagnose(loss, gradient_flow(loss, theta0, time))`"
+        )
+    return np.asarray(found.distance.max(axis=1)).tolist()

@@ -1,0 +1,235 @@
+"""Descent beside gradient flow: exact solutions, orders in the step size, conserved quantities, failures as data."""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from gdstab import losses
+from gdstab.ensembles import map_points
+from gdstab.flow import (
+    FlowStatus,
+    ModifiedLoss,
+    deviation,
+    diagnose,
+    first_exceedance,
+    gradient_flow,
+    gradient_flows,
+    settled,
+)
+from gdstab.flow.deviation import plan
+from gdstab.theory import relu
+
+PRODUCT = losses.ScalarProduct(scale=1.0)
+SIZES = 0.01 / 2.0 ** np.arange(5)
+UNRELATED = np.array([0.01, 0.0077, 0.0051, 0.0023, 0.0011])
+C = 1.5**2 - 0.2**2
+
+
+def beside(sizes=SIZES, time=1.0, tol=1e-11):
+    """Descent on the scalar product with five step sizes; everything that can be recorded where they are SIZES."""
+    full = {"modified": True, "estimate_error": True} if sizes is not UNRELATED else {}
+    return deviation(
+        PRODUCT, jnp.array([1.5, 0.2]), sizes, time, points=10, observe=itself, rtol=tol, atol=tol / 100, **full
+    )
+
+
+def itself(theta):
+    return theta
+
+
+@pytest.fixture(scope="module")
+def halvings():
+    return beside()
+
+
+def test_orders_one_and_two_in_the_step_size(halvings):
+    for distance, order in ((halvings.distance, 1), (halvings.modified_distance, 2)):
+        slope = np.polyfit(np.log(SIZES), np.log(np.max(distance, axis=1)), 1)[0]
+        assert abs(slope - order) < 0.05 * order
+
+
+def on_the_invariant(times):
+    """x = sqrt(c) cosh(u), y = sqrt(c) sinh(u) keep x^2 - y^2 = c; u by another solver."""
+    rate = lambda _, u: 2 * (1 - 0.5 * C * np.sinh(2 * u))  # noqa: E731
+    found = solve_ivp(rate, (0, 1.0), [np.arctanh(0.2 / 1.5)], dense_output=True, method="DOP853", rtol=1e-12, atol=0)
+    u = found.sol(np.ravel(times))[0].reshape(np.shape(times))
+    return np.sqrt(C) * np.stack([np.cosh(u), np.sinh(u)], axis=-1)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, UNRELATED], ids=["dividing", "unrelated"])
+def test_the_scalar_product_against_its_solution_and_the_tolerance_halved(sizes):
+    found = beside(sizes)
+    exact = on_the_invariant(found.times)
+    np.testing.assert_allclose(found.flow_observed, exact, atol=1e-8)
+    np.testing.assert_allclose(found.distance, np.linalg.norm(np.asarray(found.observed) - exact, axis=-1), atol=1e-8)
+    if sizes is SIZES:
+        assert 0 < float(jnp.max(found.flow_error)) < 1e-8
+    x, y = np.moveaxis(np.asarray(found.flow_observed), -1, 0)
+    np.testing.assert_allclose(x**2 - y**2, C, atol=1e-8)
+    loose, tight = (beside(sizes, tol=tol).distance[:, 1:] for tol in (1e-8, 0.5e-8))
+    assert float(jnp.max(jnp.abs(loose - tight) / tight)) < 0.01
+
+
+def test_a_descent_that_overflows_is_infinitely_far():
+    found = beside(400 * SIZES, time=200.0, tol=1e-8)
+    assert np.isinf(found.distance[0, -1])
+    assert np.isfinite(found.distance[-1]).all()
+    assert int(found.status) == FlowStatus.FINISHED
+
+
+def test_a_quadratic_deviates_as_powers_and_exponentials_say(rng):
+    """On a tree, for many starts in one call."""
+    curvatures, start = np.array([0.5, 3.0]), rng.normal(size=(3, 2))
+    loss = lambda tree: 0.25 * tree["slow"] ** 2 + 1.5 * tree["fast"] ** 2  # noqa: E731
+    starts = {"slow": jnp.asarray(start[:, 0]), "fast": jnp.asarray(start[:, 1])}
+    sizes = np.array([0.1, 0.05])
+    found = deviation(loss, starts, sizes, 2.0, points=7, map_points=map_points, rtol=1e-11, atol=1e-13)
+    k, eta, start = found.updates[0][..., None], sizes[:, None, None], start[:, None, None]
+    assert found.distance.shape == (3, 2, 8)
+    descent = start * (1 - eta * curvatures) ** k
+    flow = start * np.exp(-k * eta * curvatures)
+    norm = partial(np.linalg.norm, axis=-1)
+    np.testing.assert_allclose(found.times[0], k[..., 0] * sizes[:, None], rtol=1e-14)
+    np.testing.assert_allclose(found.distance, norm(descent - flow), atol=1e-9)
+    np.testing.assert_allclose(found.travelled, norm(descent - start), atol=1e-13)
+    np.testing.assert_allclose(found.distance_to_finest, norm(descent - descent[:, 1:]), atol=1e-13)
+    np.testing.assert_allclose(found.loss, 0.5 * np.sum(curvatures * descent**2, axis=-1), atol=1e-13)
+    np.testing.assert_allclose(found.flow_loss, 0.5 * np.sum(curvatures * flow**2, axis=-1), atol=1e-9)
+    np.testing.assert_allclose(found.theta["fast"], descent[:, :, -1, 1], atol=1e-13)
+
+
+def test_the_relu_invariant_is_conserved_across_kinks():
+    loss, w = losses.ShallowReLU(2), jnp.array([1.1, -0.8])
+    theta = jnp.concatenate([w, -w * jnp.array([0.2, 0.6]), jnp.array([0.9, -0.7]), jnp.ones(1)])
+    found = gradient_flow(loss, theta, 3.0, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(relu.invariants(found.theta), relu.invariants(theta), atol=1e-8)
+    assert float(loss(found.theta)) < 0.5 * float(loss(theta))
+
+
+def test_the_smallest_step_size_that_strays():
+    """On one axis the largest deviation is that of Euler's method from the exponential."""
+    find = partial(first_exceedance, parabola, jnp.ones(1), time=1.0, between=(1e-3, 1.0))
+    found = find(0.02)
+
+    def largest(eta):
+        k = np.arange(int(1.0 / eta * (1 + 1e-12)) + 1)
+        return np.max(np.abs((1 - eta) ** k - np.exp(-k * eta)))
+
+    ratio = found.deviation / [largest(eta) for eta in found.step_sizes]
+    assert (ratio > 0.97).all()
+    assert (ratio < 1 + 1e-5).all()
+    assert largest(found.below) < 0.02 < 1.03 * largest(found.step_size)
+    assert found.below < found.step_size < found.below * 1.001
+    assert find(5.0)[:2] == (np.inf, 1.0)
+    assert tuple(np.round(find(1e-6)[:2], 12)) == (1e-3, 0.0)
+
+
+def parabola(x):
+    return 0.5 * jnp.sum(x**2)
+
+
+class Power(eqx.Module):
+    """c x^p, or c |x|^p: losses without floor, with an edge of their domain, or with a kink."""
+
+    factor: jax.Array
+    power: jax.Array
+    even: jax.Array
+
+    def __call__(self, x):
+        return jnp.sum(self.factor * jnp.where(self.even, jnp.abs(x), x) ** self.power)
+
+
+POWERS = [  # factor, power, even, start, what becomes of the flow, and words of the diagnosis
+    (-1 / 3, 3.0, False, 1.0, FlowStatus.ESCAPED, "shorter time"),
+    (-1.0, 10.0, False, 1.0, FlowStatus.ESCAPED, "shorter time"),  # seen by the clock: it is at 71 when time stands
+    (2.0, 0.5, False, 0.5, FlowStatus.NONFINITE, "domain"),
+    (1.0, 1.0, True, 0.5, FlowStatus.STALLED, "kink"),
+    (0.5, 2.0, False, jnp.inf, FlowStatus.NONFINITE, "domain"),
+    (0.5, 2.0, False, 1e7, FlowStatus.ESCAPED, "norm 1e+07"),
+    (0.5, 2.0, False, 1.0, FlowStatus.SETTLED, "until"),
+    (-1 / 3, 3.0, False, 0.25, FlowStatus.FINISHED, "has come"),
+]
+
+
+def test_how_flows_stop_is_told_apart():
+    rows = [jnp.array(column) for column in list(zip(*POWERS, strict=True))[:4]]
+
+    @jax.jit
+    @jax.vmap
+    def flows(factor, power, even, start):
+        loss = Power(factor, power, even)
+        resting = lambda x: settled(loss, 0.2)(x) & (power == 2.0)  # noqa: E731
+        return gradient_flow(loss, start[None], 2.0, max_steps=3000, until=resting)
+
+    found = flows(*rows)
+    assert [FlowStatus(int(status)) for status in found.status] == [row[4] for row in POWERS]
+    np.testing.assert_allclose(found.time[0], 1.0, atol=1e-5)
+    for i, row in enumerate(POWERS):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], found)
+        assert row[5] in diagnose(Power(*(column[i] for column in rows[:3])), one)
+
+
+def test_a_batch_of_flows_keeps_its_members_fates():
+    starts = jnp.array([[1.0], [-1.0], [0.25]])
+    flows = gradient_flows(cubic, starts, 2.0, map_points=map_points)
+    assert [FlowStatus(int(status)).name for status in flows.status] == ["ESCAPED", "FINISHED", "FINISHED"]
+    np.testing.assert_array_equal(flows.successful, [False, True, True])
+    np.testing.assert_allclose(flows.theta[1:, 0], [-1 / 3, 0.5], rtol=1e-6)
+
+
+def cubic(x):
+    return -jnp.sum(x**3) / 3
+
+
+def test_what_a_stopped_flow_cannot_say_is_nan():
+    found = deviation(cubic, jnp.ones(1), [0.1, 0.5], 2.0, points=4)
+    assert int(found.status) == FlowStatus.ESCAPED
+    np.testing.assert_array_equal(np.isnan(found.distance), [[False, False, True, True, True]] * 2)
+    with pytest.raises(ValueError, match="ESCAPED"):
+        first_exceedance(cubic, jnp.ones(1), 0.1, 2.0, between=(0.1, 0.5), scan=2, points=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"time": 0.05}, "time"),
+        ({"times": [0.1, 0.15]}, "apart"),
+        ({"times": [0.5, 1.5]}, "up to 1"),
+        ({"step_sizes": [0.1, -0.1]}, "positive"),
+        ({"points": 0}, "points"),
+        ({"rtol": 0.0}, "rtol"),
+        ({"theta0": jnp.ones(3)}, "shape"),
+    ],
+)
+def test_bad_input(change, message):
+    with pytest.raises(ValueError, match=message):
+        deviation(**({"loss": PRODUCT, "theta0": jnp.ones(2), "step_sizes": [0.1], "time": 1.0} | change))
+
+
+@pytest.mark.parametrize("between", [(0.5, 0.1), (0.1, 5.0), (0.0, 0.1)])
+def test_bad_searches(between):
+    with pytest.raises(ValueError, match="between"):
+        first_exceedance(parabola, jnp.ones(2), 0.1, 1.0, between=between)
+
+
+def test_the_modified_loss_of_a_quadratic_is_one_with_the_rates_of_the_formula():
+    """Its flow decays at lambda + eta lambda^2 / 2, the beginning of -log(1 - eta lambda) / eta."""
+    H, eta, theta = jnp.diag(jnp.array([0.5, 3.0])), 0.1, jnp.array([1.0, -2.0])
+    expected = (H + eta / 2 * H @ H) @ theta
+    found = jax.jit(jax.grad(ModifiedLoss(losses.Quadratic(H), eta)))(theta)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+def test_times_are_chosen_on_the_host():
+    assert plan(np.array([0.3, 0.1, 0.06]), 1.0, 100).common
+    assert not plan(np.array([0.3, 0.14]), 1.0, 100).common
+    single = plan(np.array([0.1, 0.1 / 3], np.float32), 100.0, 10)
+    assert single.common
+    np.testing.assert_array_equal(single.updates[:, 1], 3 * single.updates[:, 0])
+    padded = plan(np.array([0.5, 0.1]), 1.0, 5, pad=True)
+    assert padded.ends.tolist() == [0.0, 0.0, 0.0, 0.0, 0.5, 1.0]
