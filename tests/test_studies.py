@@ -174,6 +174,18 @@ def test_options_have_the_names_and_defaults_of_the_interface():
         assert set(defaults(ours)) == set(inspect.signature(theirs).parameters)
         assert defaults(theirs).items() <= defaults(ours).items()
     assert options.Linear().scale == defaults(losses.LinearNetwork)["scale"]
+    assert set(defaults(options.Relu)) == set(inspect.signature(losses.ShallowReLU).parameters)
+    assert defaults(losses.ShallowReLU).items() <= defaults(options.Relu).items()
+    for ours, theirs, renamed in (
+        (options.Factorisation, losses.MatrixFactorisation, {"diagonal"}),
+        (options.Recovery, losses.MatrixRecovery, {"shape", "num", "seed"}),
+        (options.Phase, losses.PhaseRetrieval, {"dim", "num", "seed"}),
+        (options.Quadnet, losses.QuadraticNetwork, {"features", "num", "seed"}),
+    ):
+        names = set(defaults(ours))
+        assert names - renamed <= set(inspect.signature(theirs).parameters)
+        shared = {"symmetric", "scale", "norm"} & names
+        assert {name: defaults(ours)[name] for name in shared} == {name: defaults(theirs)[name] for name in shared}
     stopping = defaults(StoppingRule)
     for study in (options.Heatmap, options.Orbit):
         names = {field.name for field in dataclasses.fields(study)}

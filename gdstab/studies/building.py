@@ -1,5 +1,6 @@
 """From options to the things themselves: the loss and its number of parameters, the stopping rule, the plane."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import math
@@ -15,6 +16,7 @@ from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import options as opt
+from gdstab.studies import training
 from gdstab.theory import factorisations
 
 
@@ -242,9 +244,12 @@ _BUILDERS = {
     opt.Recovery: _recovery,
     opt.Phase: lambda o: _quadratic_network(losses.PhaseRetrieval, o.dim, 1, o),
     opt.Quadnet: lambda o: _quadratic_network(losses.QuadraticNetwork, o.features, o.neurons, o),
+    opt.Relu: lambda o: (losses.ShallowReLU(**dataclasses.asdict(o)), 3 * o.neurons + 1),
     opt.Quadratic: lambda o: (losses.Quadratic(jnp.diag(jnp.asarray(o.curvatures, float))), len(o.curvatures)),
     opt.Rosenbrock: lambda _: (losses.Rosenbrock(), 2),
     opt.Himmelblau: lambda _: (losses.Himmelblau(), 2),
     opt.Doublewell: lambda _: (losses.DoubleWell(), 2),
+    opt.Worstcase: lambda o: (losses.WorstCase(o.curvature, o.extent, o.accuracy), 3),
+    opt.Network: training.build_network,
     opt.Custom: lambda o: (WithFloor(load_function(o.path), o.floor), o.dim),
 }

@@ -13,6 +13,8 @@ from gdstab.studies.options.boundary import Boundary
 from gdstab.studies.options.critical_map import CriticalMap
 from gdstab.studies.options.curvature import Critical, Spectrum
 from gdstab.studies.options.cycle import Cycle
+from gdstab.studies.options.escape import Escape
+from gdstab.studies.options.flow import Flow
 from gdstab.studies.options.losses import (
     Custom,
     Doublewell,
@@ -20,14 +22,17 @@ from gdstab.studies.options.losses import (
     Himmelblau,
     Linear,
     Loss,
+    Network,
     Phase,
     Quadnet,
     Quadratic,
     Recovery,
     Regularised,
+    Relu,
     Rosenbrock,
     Scalar,
     Vector,
+    Worstcase,
 )
 from gdstab.studies.options.lyapunov import Lyapunov
 from gdstab.studies.options.multipliers import Multipliers
@@ -47,7 +52,9 @@ __all__ = [
     "Custom",
     "Cycle",
     "Doublewell",
+    "Escape",
     "Factorisation",
+    "Flow",
     "Heatmap",
     "Himmelblau",
     "Interval",
@@ -55,6 +62,7 @@ __all__ = [
     "Loss",
     "Lyapunov",
     "Multipliers",
+    "Network",
     "Orbit",
     "Overfitting",
     "Phase",
@@ -62,12 +70,14 @@ __all__ = [
     "Quadratic",
     "Recovery",
     "Regularised",
+    "Relu",
     "Rosenbrock",
     "RuleName",
     "Scalar",
     "Spectrum",
     "Update",
     "Vector",
+    "Worstcase",
     "configuration",
     "parse_range",
 ]
@@ -79,6 +89,8 @@ STUDIES = {
     "critical-map": CriticalMap,
     "spectrum": Spectrum,
     "overfitting": Overfitting,
+    "escape": Escape,
+    "flow": Flow,
     "basin": Basin,
     "boundary": Boundary,
     "multipliers": Multipliers,

@@ -123,6 +123,22 @@ class Quadnet:
 
 
 @dataclasses.dataclass(frozen=True)
+class Relu:
+    """Exact L2 risk of a shallow ReLU network on an interval; parameters are w, then b, v, and c (paper C)."""
+
+    neurons: int = 2
+    """number of hidden neurons"""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """where the network is fitted"""
+    target: tuple[float, ...] = (0.0, 1.0)
+    """coefficients of the polynomial that is fitted, lowest first"""
+    leak: float = 0.0
+    """slope of an inactive neuron, below 1; 0 is ReLU"""
+    convention: Literal["zero", "left", "right"] = "zero"
+    """gradient of a neuron with w = b = 0: none, or the partial derivatives from one side"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Quadratic:
     """(1/2) sum of curvature_i theta_i^2: descent converges exactly below 2 / max curvature."""
 
@@ -146,6 +162,44 @@ class Doublewell:
 
 
 @dataclasses.dataclass(frozen=True)
+class Worstcase:
+    """Two hills and a bowl, in 64 bits: descent leaves the flow exponentially fast (Appendix B of paper D)."""
+
+    curvature: float = 1.0
+    """a: minus the least eigenvalue of the Hessian"""
+    extent: float = 3.0
+    """b: how far the hills reach, at least 3"""
+    accuracy: float = 0.1
+    """epsilon: the distance that counts as close, below 1"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Training loss of a neural network on images of digits: fully connected, or the two of paper D's Figure 3."""
+
+    model: Literal["fully-connected", "tutorial", "adapted"] = "fully-connected"
+    """layers of one width; PyTorch's convolutional tutorial; or the same without biases, subsampling its images"""
+    width: int = 10
+    """of the hidden layers, for fully-connected"""
+    depth: int = 3
+    """number of layers, for fully-connected"""
+    activation: Literal["linear", "relu", "leaky-relu", "tanh", "sigmoid"] = "relu"
+    """behind all layers but the last, for fully-connected"""
+    biases: bool = False
+    """whether layers have biases, for fully-connected"""
+    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """8 x 8 digits, which come with scikit-learn, or 28 x 28 images from local files"""
+    folder: str = ""
+    """with the files of mnist or fashion-mnist; by default the folder of that name in $GDSTAB_DATA"""
+    samples: int = 200
+    """number of images, of all classes alike"""
+    seed: int = 0
+    """of their choice"""
+    criterion: Literal["cross-entropy", "mse"] = "cross-entropy"
+    """the loss of one image"""
+
+
+@dataclasses.dataclass(frozen=True)
 class Custom:
     """Your own loss: a function in a Python file that maps a vector of parameters to a number."""
 
@@ -158,6 +212,6 @@ class Custom:
 
 
 Loss: TypeAlias = (
-    Scalar | Vector | Regularised | Linear | Factorisation | Recovery | Phase | Quadnet
-    | Quadratic | Rosenbrock | Himmelblau | Doublewell | Custom
+    Scalar | Vector | Regularised | Linear | Factorisation | Recovery | Phase | Quadnet | Relu
+    | Quadratic | Rosenbrock | Himmelblau | Doublewell | Worstcase | Network | Custom
 )  # fmt: skip

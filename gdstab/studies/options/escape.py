@@ -1,0 +1,64 @@
+"""Where shallow ReLU networks end, and how descent leaves their saddles: `gdstab escape`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from gdstab.studies.options.losses import Relu
+
+
+@dataclasses.dataclass(frozen=True)
+class Escape:
+    """On which level of the loss does descent on a shallow ReLU network end, and how does it leave a saddle?"""
+
+    step_sizes: str = "0.1,0.2,0.3"
+    """step sizes, as low:high:number, or with commas between them; all of them run from the same starts"""
+    samples: int = 20_000
+    """random starts, for every step size"""
+    distribution: Literal["gaussian", "box"] = "gaussian"
+    """of the parameters at the start: normal, or uniform between minus and plus --spread"""
+    spread: float = 1.0
+    """standard deviation of the normal starts, half width of the box"""
+    rtol: float = 1e-3
+    """on a level is a loss within this share of it; at zero is one below this share of the lowest level"""
+    band: float = 0.1
+    """near a level is a loss within this share of it"""
+    saddle: tuple[str, ...] = ()
+    """the saddle that is looked at closely, a word per neuron: the number of its breakpoint, or its role, such as
+    inactive; by default as many breakpoints as there can be, and inactive neurons"""
+    saddle_step: float = 0.2
+    """step size of all orbits that start at the saddle"""
+    radii: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+    """radii of balls around the saddle"""
+    ball_starts: int = 500
+    """random starts in each ball"""
+    reach: float = 1.5
+    """half the side of the square through the saddle whose points are run"""
+    cells: int = 120
+    """cells along its sides; an even number keeps the saddle itself out"""
+    walks: int = 4
+    """orbits with the longest stays near a level, of those that come to zero, that are walked again step by step"""
+    walk_steps: int = 20_000
+    """their updates at the most"""
+    grad_tol: float = 1e-9
+    """converged when the norm of the gradient is at most this"""
+    escape_radius: float = 1e3
+    """diverged when the norm of the parameters exceeds this"""
+    max_period: int | None = 8
+    """look for cycles up to this period"""
+    max_steps: int = 20_000
+    """updates at the most; who has no verdict then is reported as not converged"""
+    chunk: int = 65_536
+    """starts that are classified and written down together"""
+    seed: int = 0
+    """of all starts"""
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/escape")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """continue the interrupted run that is in the directory"""
+    loss: Relu = dataclasses.field(default_factory=Relu)
+    """the network and its affine target"""
