@@ -15,7 +15,7 @@ from gdstab.theory import relu
 
 SMALL = options.Escape(
     samples=256, chunk=128, step_sizes="0.2", max_steps=3000, cells=4, ball_starts=32, radii=(1e-2, 1e-3, 1e-4),
-    walks=1, walk_steps=3000, max_period=None,
+    walks=1, walk_steps=3000, max_period=None, manifold_cells=3,
 )  # fmt: skip
 
 
@@ -182,3 +182,12 @@ def test_bad_options_leave_no_directory(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         escape.run(dataclasses.replace(SMALL, out=tmp_path / "run", **change))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_centre_stable_manifold_is_written_down(study):
+    found, data = study.record.summary["manifold"], study.record.dataset
+    assert found["off_the_graph"] < 1e-12
+    np.testing.assert_allclose(found["slopes"], found["predicted_slopes"], rtol=0.02)
+    assert data["manifold_graph"].shape == (3, 3, 3)
+    assert (study.record.path / "manifold.png").stat().st_size > 10_000
+    assert not escape.saddle_manifold.wanted(dataclasses.replace(SMALL, loss=options.Relu(neurons=5)))

@@ -20,6 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     leak = summary["configuration"]["loss"]["leak"]
     print(_ladder(summary), _patterns(summary["rows"]), _open(summary["rows"]), _theorem(summary, leak), sep="\n\n")
     print(f"\n{_near(summary['rows'])}\n\n{_saddle(summary)}")
+    if "manifold" in summary:
+        print(_manifold(summary["manifold"]))
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")
     return 0
@@ -105,4 +107,13 @@ def _saddle(summary: dict) -> str:
         f"Balls around the {saddle['kind'].replace('_', ' ')} of neurons {' '.join(saddle['pattern'])}, curvature "
         f"{saddle['curvature']:.6g}:\n{report.table(lines)}\n"
         f"updates per factor e: {slope}, predicted {found['predicted_slope']:.5g}"
+    )
+
+
+def _manifold(found: dict) -> str:
+    slopes, predicted = ((min(found[name]), max(found[name])) for name in ("slopes", "predicted_slopes"))
+    return (
+        f"\nCentre-stable manifold of the saddle of neurons {' '.join(found['pattern'])}: one update leads "
+        f"{found['off_the_graph']:.2g} off it;\nbeside it orbits leave in {slopes[0]:.4g} to {slopes[1]:.4g} updates "
+        f"per factor e of the distance, predicted {predicted[0]:.4g} to {predicted[1]:.4g}"
     )

@@ -16,7 +16,7 @@ from gdstab import ensembles, records, sampling
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building, escape_pictures, escape_summary, saddle_escape
+from gdstab.studies import building, escape_pictures, escape_summary, saddle_escape, saddle_manifold
 from gdstab.studies.level_clock import descent_with_clock
 from gdstab.studies.options import Escape, parse_range
 from gdstab.studies.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
 class Unit(NamedTuple):
     """A part of the work, which is written down when it is done."""
 
-    kind: str  # descent, saddle, walks
+    kind: str  # descent, saddle, walks, manifold
     step: int = 0  # the place among the step sizes
     chunk: int = 0  # the place among the chunks of starts
 
@@ -60,7 +60,7 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     >>> from pathlib import Path
     >>> small = dict(samples=200, step_sizes="0.3", max_steps=500, max_period=None, cells=4, ball_starts=2)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     study = run(Escape(**small, walk_steps=500, out=Path(folder)))
+    ...     study = run(Escape(**small, manifold_cells=0, walk_steps=500, out=Path(folder)))
     >>> study.record.summary["rows"][0]["theorem"]["saddles"]
     0
     """
@@ -80,9 +80,12 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     provenance = records.provenance(setting.dtype, seed=options.seed)
     descents = join_descents(options, parts)
     around = {**parts[Unit("saddle")], **{f"walk_{name}": value for name, value in parts[Unit("walks")].items()}}
+    manifold = parts.get(Unit("manifold"))
     summary = escape_summary.summarise(options, setting, descents, around)
-    record.write_dataset(to_dataset(options, setting, descents, around).assign_attrs(provenance=provenance))
-    names = escape_pictures.save(options, setting, summary, around, record.path)
+    if manifold is not None:
+        summary["manifold"] = saddle_manifold.summarise(options, setting.ladder, manifold)
+    record.write_dataset(to_dataset(options, setting, descents, around, manifold).assign_attrs(provenance=provenance))
+    names = escape_pictures.save(options, setting, summary, around, manifold, record.path)
     return Study(record.finish({**summary, "figures": names, "provenance": provenance}), fresh=True)
 
 
@@ -91,6 +94,7 @@ def prepare(options: Escape) -> Setting:
     dtype = building.check_precision(options.precision)
     for name in ("samples", "ball_starts", "cells", "chunk", "walks", "walk_steps"):
         check_count(getattr(options, name), name)
+    check_count(options.manifold_cells, "manifold_cells", least=0)
     for name in ("spread", "saddle_step", "reach"):
         check_positive(getattr(options, name), name)
     if not options.radii or min(options.radii) <= 0:
@@ -117,6 +121,8 @@ def units(options: Escape) -> Iterator[Unit]:
     steps = range(len(parse_range(options.step_sizes)))
     yield from (Unit("descent", step, chunk) for step in steps for chunk in chunks)
     yield from (Unit("saddle"), Unit("walks"))
+    if saddle_manifold.wanted(options):
+        yield Unit("manifold")
 
 
 def total_lanes(options: Escape) -> int:
@@ -192,7 +198,12 @@ def _walks(options: Escape, setting: Setting, _, found: list[dict], *__) -> dict
     return {"starts": chosen} | {f"{kind}_{name}": walks[name][some] for kind, some in named for name in walks}
 
 
-_WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks}
+def _manifold(options: Escape, setting: Setting, *_) -> dict:
+    """The centre-stable manifold of a saddle, which few descents come near."""
+    return saddle_manifold.compute(options, setting.ladder, setting.dtype)
+
+
+_WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks, "manifold": _manifold}
 
 
 #
@@ -208,7 +219,7 @@ def join_descents(options: Escape, parts: dict) -> dict[str, np.ndarray]:
     return {name: value.reshape(*shape, *value.shape[1:]) for name, value in joined.items()}
 
 
-def to_dataset(options: Escape, setting: Setting, descents: dict, around: dict) -> xr.Dataset:
+def to_dataset(options: Escape, setting: Setting, descents: dict, around: dict, manifold: dict | None) -> xr.Dataset:
     """Every end on the dimensions step_size and start; what was seen around the saddle; the walks."""
     ends = ("step_size", "start")
     variables = {name: ((*ends, "rung") if name == "near" else ends, value) for name, value in descents.items()}
@@ -217,6 +228,8 @@ def to_dataset(options: Escape, setting: Setting, descents: dict, around: dict) 
     for name, value in around.items():
         dims = next(dims for place, dims in places.items() if name.startswith(place))
         variables[name] = (dims[: value.ndim], value)
+    for name, value in (manifold or {}).items():
+        variables[f"manifold_{name}"] = (tuple(f"manifold_{name}_{axis}" for axis in range(value.ndim)), value)
     variables["saddle"] = (("parameter",), setting.saddle.theta)
     variables["directions"] = (("direction", "parameter"), setting.saddle.directions)
     variables["rung_loss"] = (("rung",), setting.ladder.values)

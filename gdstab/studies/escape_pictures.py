@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gdstab import figures
+from gdstab.studies import saddle_manifold
 from gdstab.studies.options import Escape
 from gdstab.studies.relu_levels import Ladder, level_name
 from gdstab.theory import relu
@@ -14,14 +15,17 @@ _CURVES = 5  # orbits with a plateau, at the most
 _NEAR = 0.1  # relative to a level
 
 
-def save(options: Escape, setting, summary: dict, around: dict, path: Path) -> list[str]:
+def save(options: Escape, setting, summary: dict, around: dict, manifold: dict | None, path: Path) -> list[str]:
     """Draw and save all figures; their names."""
     levels = summary["levels"]
     shares = [ladder_shares(row) for row in summary["rows"]]
     main = figures.draw_escape(shares, levels, plane(options, around), times(summary), plateaus(options, around))
     figures.save(main, path)
     figures.save(figures.draw_training(training(setting, levels, around)), path, "network")
-    return ["figure", "network"]
+    if manifold is None:
+        return ["figure", "network"]
+    figures.save(saddle_manifold.draw(manifold), path, "manifold")
+    return ["figure", "network", "manifold"]
 
 
 def ladder_shares(row: dict) -> figures.LadderShares:

@@ -34,6 +34,11 @@ class Escape:
     """random starts in each ball"""
     reach: float = 1.5
     """half the side of the square through the saddle whose points are run"""
+    manifold: tuple[str, ...] = ()
+    """the saddle whose centre-stable manifold is computed, for up to 4 neurons, a word per neuron as for --saddle; by
+    default one semi-active neuron and inactive ones"""
+    manifold_cells: int = 17
+    """points of that manifold along each of two axes; 0 leaves it out"""
     cells: int = 120
     """cells along its sides; an even number keeps the saddle itself out"""
     walks: int = 4
