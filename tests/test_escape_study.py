@@ -136,15 +136,16 @@ def test_the_default_saddle_is_a_saddle(neurons, leak, tmp_path):
 
 def test_the_directory_and_the_printed_tables(study):
     names = {path.name for path in study.record.path.iterdir()}
-    pictures = {f"{name}.{ending}" for name in ("figure", "network") for ending in ("png", "pdf")}
+    pictures = {f"{name}.{ending}" for name in ("figure", "network", "manifold") for ending in ("png", "pdf")}
     assert names == {"run.json", "summary.json", "result.zarr", *pictures}
-    assert study.record.summary["figures"] == ["figure", "network"]
+    assert study.record.summary["figures"] == ["figure", "network", "manifold"]
     summary = records.load(study.record.path).summary
     text = [printing._ladder(summary), printing._patterns(summary["rows"]), printing._open(summary["rows"])]
     text += [printing._theorem(summary, 0.0), printing._theorem(summary, 0.1), printing._near(summary["rows"])]
     assert "2 inactive" in text[1]
     assert "Corollary 5.5" in text[4]
     assert "predicted 187.8" in printing._saddle(summary)
+    assert "updates per factor e" in printing._manifold(summary["manifold"])
     assert not escape.run(dataclasses.replace(SMALL, out=study.record.path)).fresh
     assert options.STUDIES["escape"] is options.Escape
     assert "escape" in COMMANDS
