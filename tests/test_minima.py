@@ -36,7 +36,7 @@ def on_manifold(key, loss, widths, num):
 #
 
 
-@pytest.mark.parametrize("widths", [(2, 2, 2), (2, 3, 3, 2), (3, 1, 3)], ids=str)
+@pytest.mark.parametrize("widths", [(2, 2, 2), pytest.param((2, 3, 3, 2), marks=pytest.mark.slow), (3, 1, 3)], ids=str)
 def test_projection_and_spaces(key, rng, widths):
     loss = network(rng, widths, samples=6)
     minimum = on_manifold(key, loss, widths, 1)[0]

@@ -128,7 +128,9 @@ def test_the_directory_holds_everything(heavy_ball):
     ("asked", "curvature"),
     [
         ({"rule": "rmsprop", "nu": 0.25}, 4 / (0.5 + 1e-8)),
-        ({"rule": "nesterov", "weight_decay": 0.1, "loss": options.Scalar(scale=0.5)}, None),
+        pytest.param(
+            {"rule": "nesterov", "weight_decay": 0.1, "loss": options.Scalar(scale=0.5)}, None, marks=pytest.mark.slow
+        ),
         pytest.param({"rule": "descent", "loss": options.Quadratic((1.0, 8.0))}, 8.0, marks=pytest.mark.slow),
         pytest.param({"rule": "adamw", "weight_decay": 0.1, "nu": 0.25}, None, marks=pytest.mark.slow),
     ],
