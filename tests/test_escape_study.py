@@ -196,6 +196,6 @@ def test_the_centre_stable_manifold_is_written_down(tmp_path):
 
 
 def test_manifolds_are_for_small_networks():
-    wanted = [escape.saddle_manifold.wanted(options.Escape(loss=options.Relu(neurons=size))) for size in (4, 5)]
+    wanted = [escape.saddle_manifold.wanted(options.Escape(loss=options.Relu(neurons=size))) for size in (3, 4)]
     assert wanted == [True, False]
     assert not escape.saddle_manifold.wanted(SMALL)

@@ -12,6 +12,16 @@ from gdstab.claims import past_threshold as past_threshold  # isort: skip
 from gdstab.claims import at_threshold as at_threshold  # isort: skip
 from gdstab.claims import paper_b_flow as paper_b_flow
 from gdstab.claims import paper_b_landscape as paper_b_landscape
+from gdstab.claims import paper_c_applications as paper_c_applications
+from gdstab.claims import paper_c_escape as paper_c_escape
+from gdstab.claims import paper_c_general as paper_c_general
+from gdstab.claims import paper_c_gradient as paper_c_gradient
+from gdstab.claims import paper_c_landscape as paper_c_landscape
+from gdstab.claims import paper_c_leaky as paper_c_leaky
+from gdstab.claims import paper_c_strict as paper_c_strict
+from gdstab.claims import paper_d_bounds as paper_d_bounds
+from gdstab.claims import paper_d_curvature as paper_d_curvature
+from gdstab.claims import paper_d_testbeds as paper_d_testbeds
 from gdstab.claims import paper_e as paper_e
 from gdstab.claims.registry import Claim as Claim
 from gdstab.claims.registry import ClaimError as ClaimError

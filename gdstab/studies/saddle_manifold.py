@@ -9,7 +9,7 @@ from gdstab.studies.relu_levels import Ladder
 from gdstab.studies.saddle_neighbourhood import saddle_neighbourhood
 from gdstab.theory import relu
 
-MOST_NEURONS = 4
+MOST_NEURONS = 3
 """Of networks for which it is computed; beyond, the graph has more coordinates than a picture could stand for."""
 
 

@@ -35,7 +35,7 @@ class Escape:
     reach: float = 1.5
     """half the side of the square through the saddle whose points are run"""
     manifold: tuple[str, ...] = ()
-    """the saddle whose centre-stable manifold is computed, for up to 4 neurons, a word per neuron as for --saddle; by
+    """the saddle whose centre-stable manifold is computed, for up to 3 neurons, a word per neuron as for --saddle; by
     default one semi-active neuron and inactive ones"""
     manifold_cells: int = 17
     """points of that manifold along each of two axes; 0 leaves it out"""
