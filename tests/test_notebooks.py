@@ -39,7 +39,7 @@ def code_cells(notebook):
 
 def test_there_are_notebooks():
     names = " ".join(path.stem for path in NOTEBOOKS)
-    assert names == "01_threshold 02_linear_networks 03_basins 04_past_the_threshold"
+    assert names == "01_threshold 02_linear_networks 03_basins 04_past_the_threshold 05_shallow_relu"
 
 
 @pytest.mark.slow
