@@ -6,6 +6,7 @@ A figure more takes an entry of `FIGURES` here and a module of `gdstab.studies.r
 import dataclasses
 import difflib
 from pathlib import Path
+from typing import Literal
 
 from gdstab.studies.options.curvature import Critical
 from gdstab.studies.options.planes import Heatmap, Orbit
@@ -40,6 +41,42 @@ class FigureA2(Orbit):
 
 
 @dataclasses.dataclass(frozen=True)
+class FigureD1:
+    """Figure 1 of paper D: two fully connected networks trained with smaller and smaller steps, and the flow."""
+
+    networks: Literal["fully-connected", "convolutional"] = "fully-connected"
+    """linear and ReLU; or, as in Figure 3, with max pooling and with subsampling"""
+    step_size: float = 0.001
+    """eta, the largest step size"""
+    ratios: tuple[int, ...] = (2, 5, 10, 20)
+    """the others are eta / r for these r"""
+    num_steps: int = 2_000
+    """updates with eta, the paper has 10000; with eta / r there are r times as many"""
+    points: int = 100
+    """times that are recorded beside 0, at the most"""
+    data: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """8 x 8 digits instead of the paper's MNIST, which is read from local files"""
+    folder: str = ""
+    """with the files of mnist or fashion-mnist; by default the folder of that name in $GDSTAB_DATA"""
+    samples: int = 200
+    """number of images, chosen at random; the paper has 1000"""
+    seed: int = 0
+    """of the images and of the initial weights"""
+    rtol: float = 1e-7
+    """relative tolerance of the flow's solver; where there are kinks, they decide its error"""
+    atol: float = 1e-9
+    """absolute tolerance of the flow's solver"""
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/D.1")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """begin an interrupted run again"""
+
+
+@dataclasses.dataclass(frozen=True)
 class FigureD2:
     """Figure 2 of paper D: the two hills of its worst case, and how descent leaves the flow on them."""
 
@@ -61,11 +98,27 @@ class FigureD2:
     """begin an interrupted run again (it is short)"""
 
 
+@dataclasses.dataclass(frozen=True)
+class FigureD3(FigureD1):
+    """Figure 3 of paper D: two convolutional networks trained with smaller and smaller steps, and the flow."""
+
+    networks: Literal["fully-connected", "convolutional"] = "convolutional"
+    """with max pooling and with subsampling; or, as in Figure 1, fully connected"""
+    step_size: float = 0.005
+    """eta, the largest step size; the paper has 0.001, with which 2000 updates end on the first plateau of the loss"""
+    samples: int = 100
+    """number of images, chosen at random; the paper has 1000"""
+    out: Path = Path("runs/D.3")
+    """directory of the results"""
+
+
 FIGURES = {
     "A.1a": FigureA1a,
     "A.1b": FigureA1b,
     "A.2": FigureA2,
+    "D.1": FigureD1,
     "D.2": FigureD2,
+    "D.3": FigureD3,
 }
 """By name: the options of each. `A.1a` is drawn by `gdstab.studies.reproduce.a_1a`, and so on."""
 

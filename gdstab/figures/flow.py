@@ -1,0 +1,140 @@
+"""Descent beside gradient flow: distances with their bounds, both ends of the spectrum, and losses, over time."""
+
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from gdstab.figures import style
+
+STEPS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Of the palette of Okabe and Ito, one for each step size."""
+FLOW = "#000000"
+_ERROR = "#999999"
+_LEAST = 1e-15  # share of the first loss below which there is only rounding
+
+
+class FlowPicture(NamedTuple):
+    """One start; the first step size is the largest."""
+
+    step_sizes: np.ndarray
+    times: np.ndarray
+    distance: np.ndarray  # [steps, times], between descent and flow
+    travelled: np.ndarray  # [times], by descent with the largest step size
+    flow_error: np.ndarray  # [times]
+    loss: np.ndarray  # [steps, times]
+    flow_loss: np.ndarray  # [times]
+    grid: np.ndarray  # times at which the curvature is known
+    bound: np.ndarray  # [steps, times], inf where it says nothing
+    local: np.ndarray  # [steps, times]
+    radius: float  # beyond which no bound says anything
+    smallest: np.ndarray  # [2, grid], along the flow and along descent with the largest step size
+    largest: np.ndarray  # [2, grid]
+    growth: np.ndarray  # [grid], m: the largest of minus the least eigenvalue around the flow
+
+
+def draw_flow(picture: FlowPicture) -> Figure:
+    """Four panels: distances and bounds, least eigenvalue, largest one against 2 / eta, loss."""
+    with style.style():
+        figure = style.new_figure(7.4, 5.8)
+        (apart, loss), (low, high) = figure.subplots(2, 2)
+        _draw_distance(apart, picture)
+        _draw_loss(loss, picture)
+        _draw_smallest(low, picture)
+        _draw_largest(high, picture)
+        titles = ("distance from gradient flow", "loss", "least eigenvalue", "largest eigenvalue")
+        for letter, axes, title in zip("abcd", (apart, loss, low, high), titles, strict=True):
+            axes.set(xlim=(0, picture.times[-1] or 1), xlabel="time $t$")
+            axes.set_title(f"({letter}) {title}")
+        figure.legend(handles=_steps(picture), loc="outside lower center", ncols=6)
+    return figure
+
+
+def step_label(step_sizes: np.ndarray, number: int) -> str:
+    r"""The largest step size in full, the others as $\eta / r$.
+
+    >>> step_label(np.array([0.1, 0.05]), 1)
+    '$\\eta/2$'
+    """
+    if number == 0:
+        return rf"$\eta = {step_sizes[0]:g}$"
+    return rf"$\eta/{step_sizes[0] / step_sizes[number]:.3g}$"
+
+
+def colour(number: int) -> str:
+    """Of a step size, by its number."""
+    return STEPS[number % len(STEPS)]
+
+
+def _steps(picture: FlowPicture) -> list[Line2D]:
+    lines = [Line2D([], [], color=colour(i), label=step_label(picture.step_sizes, i))
+             for i in range(len(picture.step_sizes))]  # fmt: skip
+    return [*lines, Line2D([], [], color=FLOW, label="gradient flow")]
+
+
+def _draw_distance(axes: Axes, picture: FlowPicture) -> None:
+    for i, distance in enumerate(picture.distance):
+        axes.plot(picture.times[1:], distance[1:], color=colour(i), linewidth=1.3)
+        axes.plot(picture.times[1:], _finite(picture.bound[i, 1:]), color=colour(i), linewidth=1.0, linestyle="--")
+        axes.plot(picture.times[1:], _finite(picture.local[i, 1:]), color=colour(i), linewidth=1.0, linestyle=":")
+    axes.plot(picture.times[1:], picture.travelled[1:], color="#555555", linewidth=1.0, linestyle="-.")
+    axes.plot(picture.times[1:], picture.flow_error[1:], color=_ERROR, linewidth=0.8)
+    axes.axhline(picture.radius, color="#bbbbbb", linewidth=0.7, zorder=0)
+    known = [values[np.isfinite(values) & (values > 0)] for values in (picture.distance[:, 1:], picture.travelled[1:])]
+    axes.set(yscale="log", ylabel=r"$\|\theta_k - \theta(k\eta)\|$")
+    words = [("Theorem 3", "--", "#333333"), ("with constants of each time", ":", "#333333"),
+             (r"travelled, $\eta$", "-.", "#555555")]  # fmt: skip
+    if all(values.size for values in known):
+        low, high = known[0].min(), max(values.max() for values in known)
+        error = np.nanmax(picture.flow_error, initial=0.0)
+        shown = error > low / 100
+        axes.set_ylim(error / 3 if shown else low / 3, min(high, 1e6 * picture.radius) * 60)
+        words += [("error of the flow", "-", _ERROR)] if shown else []
+    axes.legend(
+        handles=[Line2D([], [], color=tone, linestyle=line, linewidth=1.0, label=text) for text, line, tone in words],
+        loc="upper left", ncols=2, fontsize=7, columnspacing=1.0, handlelength=2.2,
+    )  # fmt: skip
+    axes.annotate(r"$\epsilon$", (1, picture.radius), (2, 0), xycoords=("axes fraction", "data"),
+                  textcoords="offset points", va="center", fontsize=8, annotation_clip=True)  # fmt: skip
+
+
+def _draw_loss(axes: Axes, picture: FlowPicture) -> None:
+    for i, loss in enumerate(picture.loss):
+        axes.plot(picture.times, loss, color=colour(i), linewidth=1.1)
+    axes.plot(picture.times, picture.flow_loss, color=FLOW, linewidth=1.2, linestyle=(0, (4, 2)))
+    axes.set(ylabel=r"$L$")
+    top, bottom = np.nanmax(picture.flow_loss), np.nanmin(picture.flow_loss)
+    if bottom > 0 and top > 20 * bottom:
+        axes.set_yscale("log")
+        axes.set_ylim(max(bottom / 3, _LEAST * top), min(3 * np.nanmax(_finite(picture.loss)), 100 * top))
+
+
+def _draw_smallest(axes: Axes, picture: FlowPicture) -> None:
+    axes.axhline(0, color="#bbbbbb", linewidth=0.7, zorder=0)
+    axes.plot(picture.grid, picture.smallest[1], color=colour(0), linewidth=2.6, alpha=0.6, label=r"descent, $\eta$")
+    axes.plot(picture.grid, picture.smallest[0], color=FLOW, linewidth=1.3, label="flow")
+    axes.plot(picture.grid, -picture.growth, color=FLOW, linewidth=0.9, linestyle=":",
+              label=r"least within $\epsilon$ of the flow")  # fmt: skip
+    axes.set_ylabel(r"$\lambda_{\min}$")
+    axes.legend(loc="best", fontsize=7)
+
+
+def _draw_largest(axes: Axes, picture: FlowPicture) -> None:
+    axes.plot(picture.grid, picture.largest[1], color=colour(0), linewidth=2.6, alpha=0.6, label=r"descent, $\eta$")
+    axes.plot(picture.grid, picture.largest[0], color=FLOW, linewidth=1.3, label="flow")
+    threshold = 2 / picture.step_sizes[0]
+    axes.axhline(threshold, color=colour(0), linewidth=0.9, linestyle="--", label=rf"$2/\eta = {threshold:.4g}$")
+    axes.set_ylabel(r"$\lambda_{\max}$")
+    if np.nanmin(picture.largest[0]) > 0:
+        axes.set_yscale("log")
+        axes.yaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
+        )
+    axes.legend(loc="best", fontsize=7)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)

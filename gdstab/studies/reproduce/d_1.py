@@ -1,0 +1,177 @@
+"""Figures 1 and 3 of paper D: descent with smaller and smaller steps on networks; and, which is not there, the flow."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from gdstab import data, figures, flow, records
+from gdstab._validate import check_count, check_positive
+from gdstab.losses import NetworkRisk
+from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
+from gdstab.studies import building, training
+from gdstab.studies.flow import drifts, order
+from gdstab.studies.options.reproduce import FigureD1
+from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
+
+_WIDTH = 50
+
+
+class Trained(NamedTuple):
+    """A network, its descents with the largest step size first, and the flow beside them."""
+
+    title: str
+    found: flow.Deviation
+    drift: np.ndarray  # [steps, times], from descent with the largest step size
+    accuracy: float  # of the flow's last point, on the images
+
+
+def run(options: FigureD1) -> Reproduction:
+    """Train both networks of a figure with every step size, follow the flow, and compare the distances."""
+    dtype = building.check_precision(options.precision)
+    step_sizes = check_options(options)
+    shown = training.images(options.data, options.folder, options.samples, options.seed, balanced=False)
+    models = networks(options, shown)
+    record = records.begin(
+        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
+    )
+    if record.complete:
+        return Reproduction(record, fresh=False)
+    with ThreadPoolExecutor(len(models)) as pool:
+        jobs = [pool.submit(train, title, model, shown, step_sizes, options, dtype) for title, model in models.items()]
+        trained = [job.result() for job in jobs]
+    provenance = records.provenance(dtype, seed=options.seed)
+    record.write_dataset(to_dataset(trained).assign_attrs(provenance=provenance))
+    figures.save(figures.draw_closeness([picture(one) for one in trained]), record.path)
+    summary = {"networks": {one.title: summarise(one) for one in trained}, "provenance": provenance}
+    shows = (
+        f"Training loss of descent with step sizes eta = {options.step_size:g} and eta/r, and of the flow, on "
+        f"{options.samples} images of {options.data}; and distances in weight space from the start, from descent with "
+        "eta/r, and from the flow, which the paper does not have, with its error."
+    )
+    rows = [row for one in trained for row in compare(one)]
+    return conclude(record.finish(summary), True, shows, rows)
+
+
+def check_options(options: FigureD1) -> np.ndarray:
+    """The step sizes, the largest first; refuses what cannot be run."""
+    for name in ("num_steps", "samples", "points"):
+        check_count(getattr(options, name), name)
+    for name in ("step_size", "rtol", "atol"):
+        check_positive(getattr(options, name), name)
+    if not options.ratios or min(options.ratios) < 2:
+        raise ValueError(f"--ratios takes whole numbers of at least 2, but got {options.ratios}; give at least one")
+    return options.step_size / np.array([1, *sorted(set(options.ratios))])
+
+
+def networks(options: FigureD1, shown: data.Dataset) -> dict:
+    """Both networks of the figure, by their titles, drawn by seed."""
+    side = shown.inputs.shape[1]
+    first, second = jax.random.split(jax.random.key(options.seed))
+    if options.networks == "convolutional":
+        return {
+            "convolutional, max pooling": ConvolutionalNetwork.tutorial(first, side),
+            "convolutional, subsampling": ConvolutionalNetwork.adapted(second, side),
+        }
+    widths = (side * side, _WIDTH, _WIDTH, shown.classes)
+    return {
+        "fully connected, linear": FullyConnected.xavier(first, widths, "linear"),
+        "fully connected, ReLU": FullyConnected.xavier(second, widths, "relu"),
+    }
+
+
+def train(title: str, model, shown: data.Dataset, step_sizes: np.ndarray, options: FigureD1, dtype) -> Trained:
+    """One network; every point that is recorded is kept, for the distances between descents."""
+    loss = NetworkRisk(model, shown.inputs.astype(dtype), shown.labels)
+    start = jax.tree.map(lambda leaf: leaf.astype(dtype), loss.theta0)
+    found = flow.deviation(
+        loss, start, step_sizes, options.num_steps * options.step_size, points=options.points, estimate_error=True,
+        observe=_itself, rtol=options.rtol, atol=options.atol,
+    )  # fmt: skip
+    accuracy = float(loss.accuracy(found.flow_theta))
+    found = jax.tree.map(np.asarray, found)
+    return Trained(title, found, drifts(found.observed), accuracy)
+
+
+def to_dataset(trained: list[Trained]) -> xr.Dataset:
+    """Distances and losses of all networks over time."""
+    along = ("network", "step_size", "time")
+    names = ("distance", "travelled", "loss")
+    table = {name: (along, np.stack([getattr(one.found, name) for one in trained])) for name in names}
+    table["drift"] = (along, np.stack([one.drift for one in trained]))
+    for name in ("flow_loss", "flow_error"):
+        table[name] = (along[::2], np.stack([getattr(one.found, name)[0] for one in trained]))
+    first = trained[0].found
+    titles = [one.title for one in trained]
+    return xr.Dataset(table, {"network": titles, "step_size": first.step_sizes, "time": first.times[0]})
+
+
+def summarise(one: Trained) -> dict:
+    """The numbers of one network."""
+    found = one.found
+    far, error = found.distance.max(axis=1), found.flow_error.max()
+    clear = np.isfinite(far) & (far > 10 * error)  # of the flow's own error
+    steps = zip(found.step_sizes, found.travelled, found.distance, one.drift, found.loss, strict=True)
+    return {
+        "flow": {
+            "status": flow.FlowStatus(int(found.status)).name.lower(), "time": float(found.time),
+            "steps": int(found.num_steps), "loss": _plain(found.flow_loss[0, -1]),
+            "error": _plain(error), "accuracy": one.accuracy,
+        },
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(found.flow_theta)),
+        "start_loss": float(found.loss[0, 0]),
+        "order": order(found.step_sizes[clear], far[clear]),
+        "rows": [
+            {
+                "step_size": float(eta), "travelled": _plain(travelled[-1]), "from_flow": _plain(apart.max()),
+                "drift": _plain(drift.max()), "loss": _plain(loss[-1]),
+            }
+            for eta, travelled, apart, drift, loss in steps
+        ],
+    }  # fmt: skip
+
+
+def compare(one: Trained) -> list[Row]:
+    """What the caption says, and what came out."""
+    found, (_, *ratios) = one.found, one.found.step_sizes[0] / one.found.step_sizes
+    travelled, apart = found.travelled[0], found.distance[0]
+    finest = one.drift[-1]
+    rows = [
+        Row(f"{one.title}: loss, from, to", "falls", f"{found.loss[0, 0]:.4f}, {found.loss[0, -1]:.4f}"),
+        Row("distance travelled with eta", "-", f"{travelled[-1]:.4f}"),
+        Row(f"largest drift between eta and eta/{ratios[-1]:.0f}", "minor", _share(finest, travelled)),
+        Row("largest distance of eta from the flow", "-", _share(apart, travelled)),
+        Row("the same for the smallest step size", "-", _share(found.distance[-1], travelled)),
+        Row("error of the flow, at most", "-", f"{found.flow_error.max():.2g}"),
+        Row("largest gap of the loss from that of the flow", "slight", f"{_gap(found):.2g}"),
+    ]
+    return rows if np.isfinite(apart).all() else [*rows, Row("the flow stopped early", "-", f"{float(found.time):.4g}")]
+
+
+def picture(one: Trained) -> figures.Closeness:
+    """What two panels show."""
+    found = one.found
+    return figures.Closeness(
+        title=one.title, step_sizes=found.step_sizes, iterations=found.updates[0], loss=found.loss,
+        flow_loss=found.flow_loss[0], travelled=found.travelled[0], drift=one.drift, distance=found.distance[0],
+        finest=found.distance[-1], flow_error=found.flow_error[0],
+    )  # fmt: skip
+
+
+def _share(values: np.ndarray, travelled: np.ndarray) -> str:
+    """The largest of some distances, and its share of the distance travelled until the end."""
+    return f"{values.max():.3g}, {100 * values.max() / travelled[-1]:.2g}%"
+
+
+def _gap(found: flow.Deviation) -> float:
+    return float(np.abs(found.loss[0] - found.flow_loss[0]).max())
+
+
+def _plain(value) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _itself(theta):
+    return theta

@@ -1,0 +1,10 @@
+"""Figure 3 of paper D: as Figure 1, with both convolutional networks."""
+
+from gdstab.studies.options.reproduce import FigureD3
+from gdstab.studies.reproduce import d_1
+from gdstab.studies.reproduce.outcome import Reproduction
+
+
+def run(options: FigureD3) -> Reproduction:
+    """Train both networks with every step size, follow the flow, and compare the distances."""
+    return d_1.run(options)
