@@ -150,10 +150,11 @@ def bench_evaluations(neurons: list[int], dtype: str, lanes: int, repeats: int) 
     return rows + exponents(rows, "evaluations_per_second")
 
 
-def bench_engine(neurons: list[int], dtype: str, lanes: int, repeats: int) -> list[dict]:
-    """The same number of updates for every lane."""
+def bench_engine(neurons: list[int], dtype: str, most: int, repeats: int) -> list[dict]:
+    """The same number of updates for every lane; fewer lanes of larger networks."""
     rows = []
     for N in neurons:
+        lanes = most // (2 * N)
         points, loss = networks(N, lanes, dtype) / 2, gd.losses.ShallowReLU(N)
         run = lambda points=points, loss=loss: gd.ensembles.run(  # noqa: E731
             gd.gradient_descent(), loss, points, 0.02, NEVER, keep=("loss",)

@@ -38,8 +38,14 @@ def code_cells(notebook):
 
 
 def test_there_are_notebooks():
-    names = " ".join(path.stem for path in NOTEBOOKS)
-    assert names == "01_threshold 02_linear_networks 03_basins 04_past_the_threshold 05_shallow_relu"
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_threshold",
+        "02_linear_networks",
+        "03_basins",
+        "04_past_the_threshold",
+        "05_shallow_relu",
+        "06_flow_versus_descent",
+    ]
 
 
 @pytest.mark.slow

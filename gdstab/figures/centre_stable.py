@@ -104,7 +104,9 @@ def _draw_escape(axes: Axes, found: CentreStablePicture) -> None:
     axes.set_ylim(bottom=0)
     low, high = f"{found.mu.min():.3f}", f"{found.mu.max():.3f}"
     handles = [
-        Line2D([], [], linestyle="none", marker="o", color=GREY, markerfacecolor="white", label="one colour for each start"),
+        Line2D(
+            [], [], linestyle="none", marker="o", color=GREY, markerfacecolor="white", label="one colour for each start"
+        ),
         Line2D([], [], color=GREY, linewidth=1.0, label=r"predicted slope $1/\log\mu$"),
         Line2D([], [], linestyle="none", label=rf"$\mu = {low}$" + ("" if low == high else rf" to ${high}$")),
     ]
