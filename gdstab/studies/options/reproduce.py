@@ -110,8 +110,10 @@ class FigureD3(FigureD1):
     """updates with eta, the paper has 10000; with eta / r there are r times as many"""
     samples: int = 100
     """number of images, chosen at random; the paper has 1000"""
-    rtol: float = 1e-6
+    rtol: float = 1e-5
     """relative tolerance of the flow's solver; where there are kinks, they decide its error"""
+    atol: float = 1e-8
+    """absolute tolerance of the flow's solver"""
     out: Path = Path("runs/D.3")
     """directory of the results"""
 
