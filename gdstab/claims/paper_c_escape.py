@@ -19,13 +19,13 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory import relu
 from gdstab.theory.relu import NeuronType
 
-SETTINGS = ((2, 0, 65_000), (2, 1, 33_000), (3, 2, 5000), (4, 0, 3000), (5, 1, 1000))
+SETTINGS = ((2, 0, 80_000), (2, 1, 10_000), (3, 2, 4000), (4, 0, 2000), (5, 1, 500))
 """Neurons, problem, starts."""
 NEAR = (("semi-active", "inactive"), ("semi-active", "semi-inactive+"), ("semi-inactive+", "semi-inactive-"), (1, 2))
 """Families of saddles of S, around which descent starts as well."""
 LOW = 1e-2
 """A limiting loss below this times the lowest level is zero: nothing else is left there."""
-MAX_STEPS, SETTLE, ROUNDS = 20_000, 300, 3
+MAX_STEPS, SETTLE, ROUNDS = 20_000, 300, 2
 
 
 class Ends(NamedTuple):

@@ -14,7 +14,7 @@ from gdstab.theory import relu
 from gdstab.theory.relu import CriticalType
 
 LEAKS = 0.1, 0.5, 0.9
-SETTINGS = (((1, 2), 0, 0.1, 65_000), ((1, 2), 1, 0.3, 33_000), ((1, 2, 2), 2, 0.05, 5000))
+SETTINGS = (((1, 2), 0, 0.1, 33_000), ((1, 2), 1, 0.3, 5000), ((1, 2, 2), 2, 0.05, 3000))
 """A family near which Newton's method looks for saddles, problem, leak, starts."""
 
 
@@ -75,7 +75,7 @@ def leaky_ends() -> dict[str, list[Ends]]:
         saddles = np.isin(kinds, (CriticalType.SADDLE_A, CriticalType.SADDLE_B))
         lowest = losses[saddles].min()
         found["everywhere"].append(descend(*normal_starts(keys[1], num, len(pattern), problem), problem, leak, lowest))
-        around = np.repeat(points[saddles], 2000 // saddles.sum() + 1, axis=0)
+        around = np.repeat(points[saddles], 1000 // saddles.sum() + 1, axis=0)
         around += 1e-3 * np.asarray(jax.random.normal(keys[2], around.shape))
         found["around saddles"].append(
             descend(around, step_sizes(keys[3], len(around), problem), problem, leak, lowest)
