@@ -184,6 +184,7 @@ def few(monkeypatch):
     cached.cache_clear()
 
 
+@pytest.mark.slow
 def test_ends_come_to_their_verdicts(few, tmp_path):
     del few
     [ends] = escape.relu_ends()

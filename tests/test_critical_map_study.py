@@ -184,6 +184,7 @@ def test_bad_input_ends_with_one_message(words, message, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("process_as_it_was")
+@pytest.mark.slow
 def test_precision_32(tmp_path, capsys):
     words = "--precision 32 --grad-tol 1e-5 --rtol 1e-5 --resolution 8 8 --max-steps 4000 --out run"
     assert main(["critical-map", *words.split()]) == 0

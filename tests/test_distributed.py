@@ -120,6 +120,7 @@ def test_killed_at_random_moments_and_resumed(start, whole, tmp_path):
     assert_same(out, whole)
 
 
+@pytest.mark.slow
 def test_killed_while_the_result_is_written(start, whole, tmp_path):
     out = tmp_path / "run"
     for moment in ("result.zarr.tmp", "result.zarr", "figure.pdf"):

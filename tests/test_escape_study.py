@@ -150,6 +150,7 @@ def test_the_directory_and_the_printed_tables(study):
     assert "escape" in COMMANDS
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
     asked = dataclasses.replace(SMALL, out=tmp_path / "run")
 

@@ -40,7 +40,7 @@ def test_a_stiff_flow_is_diagnosed_and_the_implicit_solver_takes_it():
     np.testing.assert_allclose(implicit.theta, [0.0, np.exp(-2.0)], atol=1e-6)
 
 
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("depth", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_balancedness_is_conserved(depth, key):
     widths = (4, *[3] * (depth - 1), 2)
     keys = jax.random.split(key, depth + 1)

@@ -180,6 +180,7 @@ def test_the_command_and_the_figures_are_registered():
     assert (FigureD1().step_size, FigureD1().ratios) == (0.001, (2, 5, 10, 20))
 
 
+@pytest.mark.slow
 def test_figure_1_at_a_small_size(tmp_path, monkeypatch):
     """Distances against descent by hand, of all parameters in one vector; on one small network."""
     model = FullyConnected.xavier(jax.random.key(0), (64, 4, 10), "linear")

@@ -158,6 +158,7 @@ def test_ln_3_to_five_digits():
     assert abs(found.across[0]) < 3 * found.across_half[0] + 1e-6
 
 
+@pytest.mark.slow
 def test_the_line_of_the_issue(capsys, process_as_it_was):
     line = (
         "--step-sizes 0.5:0.8:3 --starts 30 --num-steps 400 --max-steps 300 --max-period 8 --line-steps 400 "

@@ -103,8 +103,8 @@ def test_a_residual_can_be_passed_as_an_argument():
     "widths",
     [
         (2, 2, 2),
-        (3, 4, 2),
         (2, 2, 2, 2),
+        pytest.param((3, 4, 2), marks=pytest.mark.slow),
         pytest.param((2, 3, 2, 1), marks=pytest.mark.slow),
         pytest.param((2, 2, 2, 2, 2), marks=pytest.mark.slow),
         pytest.param((1, 2, 3, 2, 1), marks=pytest.mark.slow),
@@ -124,6 +124,7 @@ def test_flattest_minimum_of_whitened_networks(key, rng, widths):
         assert_close(2 / found.sharpness, linear.critical_step(loss.inputs, loss.targets, widths, 1.0))
 
 
+@pytest.mark.slow
 def test_flattest_minimum_where_eigenvalues_meet(key):
     loss = LinearNetwork(jnp.eye(2), jnp.eye(2), 1.0)  # four equal eigenvalues at the flattest point
     found = minima.flattest(loss, on_manifold(key, loss, (2, 2, 2), 2))
@@ -166,6 +167,7 @@ def test_the_error_of_the_arc_length_is_of_fourth_order():
     assert errors[0] / errors[1] > 8
 
 
+@pytest.mark.slow
 def test_a_curve_on_a_manifold_of_more_dimensions_stays_on_it(key, rng):
     loss = network(rng, (2, 2, 2), samples=5)
     theta = on_manifold(key, loss, (2, 2, 2), 1)[0]

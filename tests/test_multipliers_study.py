@@ -205,6 +205,7 @@ def test_rules_of_the_options_are_those_of_the_package():
 
 
 @pytest.mark.usefixtures("process_as_it_was")
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     words = "multipliers --rule heavy-ball --resolution 24 10 --num-steps 200 --out run"
     assert main(words.split()) == 0

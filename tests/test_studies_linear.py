@@ -181,6 +181,7 @@ def test_spectrum_at_a_balanced_point_is_the_formula(tmp_path):
     assert row["above"][1] == row["inertia"][2]
 
 
+@pytest.mark.slow
 def test_the_ends_by_lanczos_agree_with_the_dense_spectrum(tmp_path):
     asked = options.Spectrum(
         num_steps=2, every=2, num_matvecs=8, num_probes=2, loss=options.Linear(), out=tmp_path / "dense"

@@ -225,7 +225,7 @@ def test_deep_networks_have_saddles_without_negative_eigenvalue(rng, widths):
 #
 
 
-@pytest.mark.parametrize("widths", [(2, 2, 2), (3, 4, 2), (2, 3, 3, 2), (3, 3, 3, 3)], ids=name)
+@pytest.mark.parametrize("widths", [(2, 2, 2), pytest.param((3, 4, 2), marks=pytest.mark.slow), (2, 3, 3, 2)], ids=name)
 def test_the_least_positive_eigenvalue_is_not_proper(widths):
     target = jnp.eye(widths[-1], widths[0]) + 0.5 * jnp.eye(widths[-1], widths[0], 1)
     loss = whitened(target)
@@ -277,6 +277,7 @@ def test_descent_converges_far_out_on_the_invisible_line(key):
     assert float(jnp.linalg.norm(theta[1])) > 90
 
 
+@pytest.mark.slow
 def test_sharpness_is_proper_for_one_hidden_layer_and_for_square_layers(key):
     target = jnp.array([[2.0, 0.3], [0.0, 1.0]])
     for spread, key_point in itertools.product((1.0, 4.0), jax.random.split(key, 3)):

@@ -112,6 +112,7 @@ def test_what_is_bounded_beyond_the_critical_step():
     assert estimate.undecided == 0
 
 
+@pytest.mark.slow
 def test_a_cube_in_nine_dimensions_needs_a_ladder():
     estimate = cube(9, moves=16)
     assert len(estimate.radii) > 1
@@ -180,7 +181,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "simplex")) for name in BODIES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in {"simplex", "star, not convex"})) for name in BODIES],
 )
 def test_other_bodies(name):
     """Mean error over repetitions within its own error, and the standard errors stated are of the size of it."""
