@@ -6,6 +6,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -33,3 +34,24 @@ def assert_close(actual, expected, *, factor=10.0):
     """Compare at `factor * sqrt(eps)` of the dtype at hand."""
     tol = factor * np.sqrt(np.finfo(np.asarray(actual).dtype).eps)
     np.testing.assert_allclose(actual, expected, rtol=tol, atol=tol)
+
+
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@pytest.fixture
+def process_as_it_was(tmp_path, monkeypatch):
+    """A command sets JAX up for its own process, and writes below the folder it is in: put that back."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it keeps the first directory that it was given

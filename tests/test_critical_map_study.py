@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,29 +11,12 @@ from gdstab.cli import main, process
 from gdstab.studies import critical_map, options
 
 RESOLUTION = (48, 48)
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "map"
     return critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=out))
-
-
-@pytest.fixture
-def process_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_summary_agrees_with_the_closed_form(study):

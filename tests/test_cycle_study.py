@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,28 +10,10 @@ from gdstab.cli import COMMANDS, main, process
 from gdstab.studies import cycle, options
 from gdstab.theory import symmetric_line
 
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     return cycle.run(options.Cycle(doublings=1, out=tmp_path_factory.mktemp("runs") / "cycle"))
-
-
-@pytest.fixture
-def process_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_both_mirror_images_are_found(study):

@@ -23,18 +23,6 @@ SMALL = {
 TINY = options.Network(width=3, depth=2, activation="tanh", samples=20)
 
 
-@pytest.fixture
-def _configured(tmp_path, monkeypatch):
-    """The command sets JAX up for its own process: put that back."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_compilation_cache_dir",
-             "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")  # fmt: skip
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="module")
 def quadratic(tmp_path_factory):
     """A study on which everything is known."""
@@ -86,7 +74,7 @@ def test_the_record_is_complete_and_read_back(quadratic):
         flow.run(options.Flow(**SMALL, radius=0.2, out=path))
 
 
-@pytest.mark.usefixtures("_configured")
+@pytest.mark.usefixtures("process_as_it_was")
 def test_above_the_threshold_the_bound_is_said_to_be_void(tmp_path, capsys):
     """By the command, which reads the run back."""
     out = tmp_path / "run"

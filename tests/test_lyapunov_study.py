@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,28 +16,11 @@ SMALL = options.Lyapunov(
     step_sizes="0.4,0.55,0.6,0.75,1.0", starts=60, num_steps=1500, max_steps=1500, line_starts=8, line_steps=3000,
     resolution=(16, 12), seed=3,
 )  # fmt: skip
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     return lyapunov.run(dataclasses.replace(SMALL, out=tmp_path_factory.mktemp("runs") / "lyapunov"))
-
-
-@pytest.fixture
-def process_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_rows_agree_with_closed_forms(study):

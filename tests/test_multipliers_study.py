@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,13 +12,6 @@ from gdstab.studies import building, multipliers, options, stability_diagram
 from gdstab.studies.stability_diagram import Diagram, Verdict
 from gdstab.theory import optimisers
 
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 SMALL = {"resolution": (24, 10), "num_steps": 200, "every": 10}
 
 
@@ -36,16 +28,6 @@ def adam(tmp_path_factory):
         rule="adam", beta2=0.99, resolution=(24, 10), num_steps=4000, step_size=0.1, out=tmp_path_factory.mktemp("adam")
     )
     return multipliers.run(asked)
-
-
-@pytest.fixture
-def process_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_momentum_at_the_flattest_minimum(heavy_ball):

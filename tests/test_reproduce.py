@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,18 +16,6 @@ from gdstab.studies.options.reproduce import FIGURES, FigureA1a, FigureA1b, Figu
 from gdstab.studies.reproduce import d_2
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def _configured(tmp_path, monkeypatch):
-    """The command sets JAX up for its own process: put that back."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_compilation_cache_dir",
-             "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")  # fmt: skip
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def here(done) -> dict:
@@ -80,7 +67,7 @@ def test_a_1b(tmp_path):
     assert float(rows["length of stable minima: largest error against the closed form"][1]) < 1e-6
 
 
-@pytest.mark.usefixtures("_configured")
+@pytest.mark.usefixtures("process_as_it_was")
 def test_a_2_by_the_command(tmp_path, capsys):
     words = ["reproduce", "A.2", "--output", str(tmp_path / "run")]
     assert main(words) == 0

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from gdstab import figures, records
 from gdstab.cli import main
@@ -220,20 +219,7 @@ def test_panels_of_the_figures():
     assert len(figures.draw_spectrum(spectra._replace(where="orbit")).axes) == 2
 
 
-@pytest.fixture
-def _settings(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_compilation_cache_dir",
-             "jax_persistent_cache_min_compile_time_secs", "jax_persistent_cache_min_entry_size_bytes")  # fmt: skip
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # it keeps the first directory that it was given
-
-
-@pytest.mark.usefixtures("_settings")
+@pytest.mark.usefixtures("process_as_it_was")
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -250,7 +236,7 @@ def test_commands(line, words, capsys):
     assert json.loads(Path("run/summary.json").read_text())["provenance"]["dtype"] == "float64"
 
 
-@pytest.mark.usefixtures("_settings")
+@pytest.mark.usefixtures("process_as_it_was")
 def test_the_overfitting_command_prints_a_complete_run(study, capsys):
     line = (
         "overfitting --hidden-layers 1 --datasets 2 --starts 2000 --flow-starts 12 --special-starts 5 "
@@ -262,7 +248,7 @@ def test_the_overfitting_command_prints_a_complete_run(study, capsys):
         assert words in out
 
 
-@pytest.mark.usefixtures("_settings")
+@pytest.mark.usefixtures("process_as_it_was")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -281,7 +267,7 @@ def test_bad_commands_end_with_one_message(line, message, capsys):
     assert "Traceback" not in error
 
 
-@pytest.mark.usefixtures("_settings")
+@pytest.mark.usefixtures("process_as_it_was")
 @pytest.mark.parametrize("error", [None, "ZeroDivisionError"])
 def test_claims_command(error, monkeypatch, capsys):
     asked = []
