@@ -37,7 +37,7 @@ def networks(neurons: int, lanes: int, dtype: str) -> np.ndarray:
 
 
 def closed_form(neurons: int):
-    """`ShallowReLU` with the lanes on the trailing axis, blocks [blocks, 256, 3N + 1] that stay in cache."""
+    """`ShallowReLU` with the lanes on the trailing axis, blocks [blocks, 128, 3N + 1] that stay in cache."""
     loss = gd.losses.ShallowReLU(neurons)
 
     @jax.jit
@@ -50,7 +50,7 @@ def closed_form(neurons: int):
 
 def on_all_cores(evaluate, points: np.ndarray) -> list[np.ndarray]:
     """Share the blocks among threads, one a core; loss and gradient as NumPy arrays."""
-    parts = np.array_split(points.reshape(-1, 256, points.shape[1]), available_cores())
+    parts = np.array_split(points.reshape(-1, 128, points.shape[1]), available_cores())
     with ThreadPoolExecutor(len(parts)) as pool:
         found = list(pool.map(lambda part: jax.tree.map(np.asarray, evaluate(part)), parts))
     return [np.concatenate(pieces) for pieces in zip(*found, strict=True)]

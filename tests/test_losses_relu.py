@@ -21,13 +21,15 @@ KNOTS, VALUES = (-1.0, -0.25, 0.5, 2.0), (1.0, -0.5, 0.75, -1.0)
 BROKEN = ShallowReLU.from_knots(N, KNOTS, VALUES)
 LEAKY = ShallowReLU(N, (-1.0, 2.0), (0.3, -1.0), leak=0.125)
 LINE = ShallowReLU(2)
-LOSSES = {"cubic": CUBIC, "knots": BROKEN, "leaky": LEAKY}
+WIDE = ShallowReLU(7, (-1.0, 2.0), (0.3, -1.0, 2.0), leak=0.25)  # many enough to be sorted, as with more knots
+SORTED = ShallowReLU.from_knots(8, KNOTS, VALUES)
+LOSSES = {"cubic": CUBIC, "knots": BROKEN, "leaky": LEAKY, "wide": WIDE, "wide, knots": SORTED}
 value_of = {name: jax.jit(jax.vmap(loss)) for name, loss in LOSSES.items()}
 slope_of = {name: jax.jit(jax.vmap(jax.grad(loss))) for name, loss in LOSSES.items()}
 bend_of = {name: jax.jit(jax.hessian(loss)) for name, loss in LOSSES.items()}
 
 
-def networks(num, rng):
+def networks(num, rng, N=N):
     """Random networks; most of them spoilt: equal breakpoints, at and beyond the ends, w at or near 0, cancellation."""
     theta = rng.normal(size=(num, 3 * N + 1))
     w, b, v = theta[:, :N], theta[:, N : 2 * N], theta[:, 2 * N : 3 * N]
@@ -58,7 +60,7 @@ def networks(num, rng):
 def pieces(loss, theta):
     """`(start, end, residual, target, active neurons)` per piece, coefficients lowest first, exact."""
     low, high = (Fraction(end) for end in loss.interval)
-    numbers = [Fraction(float(x)) for x in theta]
+    numbers, N = [Fraction(float(x)) for x in theta], loss.neurons
     w, b, v, c = numbers[:N], numbers[N : 2 * N], numbers[2 * N : 3 * N], numbers[-1]
     leak = Fraction(float(loss.leak))
     cuts = {low, high, *(-y / x for x, y in zip(w, b, strict=True) if x)}
@@ -102,6 +104,7 @@ def exact_risk(loss, theta):
 
 def exact_gradient(loss, theta):
     """The gradient where it exists, as rational integrals."""
+    N = loss.neurons
     w, b, v = (np.array([Fraction(float(x)) for x in part]) for part in np.split(theta[: 3 * N], 3))
     total = np.full(3 * N + 1, Fraction(0))
     for start, end, residual, _, slopes in pieces(loss, theta):
@@ -115,7 +118,7 @@ def exact_gradient(loss, theta):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_risk_is_exact(name, rng):
-    thetas = networks(1000 if name == "cubic" else 200, rng)
+    thetas = networks(1000 if name in {"cubic", "wide"} else 200, rng, LOSSES[name].neurons)
     risks = np.asarray(value_of[name](thetas))
     exact, scale = np.array([exact_risk(LOSSES[name], theta) for theta in thetas]).T
     assert (risks >= 0).all()
@@ -125,7 +128,7 @@ def test_risk_is_exact(name, rng):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradient_is_exact(name, rng):
-    thetas = networks(100, rng)
+    thetas = networks(100, rng, LOSSES[name].neurons)
     thetas = thetas[~np.isin(np.arange(100) % 10, [7, 9])]  # degenerate neurons have none
     gradients = np.asarray(slope_of[name](thetas))
     for theta, gradient in zip(thetas, gradients, strict=True):
@@ -144,7 +147,7 @@ def test_small_losses_keep_their_digits(rng):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_float32_is_close(name, rng):
-    thetas = networks(200, rng).astype("float32")
+    thetas = networks(200, rng, LOSSES[name].neurons).astype("float32")
     single, double = (np.asarray(value_of[name](jnp.asarray(thetas, dtype))) for dtype in ("float32", "float64"))
     scale = np.array([exact_risk(LOSSES[name], theta)[1] for theta in thetas])
     assert single.dtype == np.float32
@@ -154,7 +157,8 @@ def test_float32_is_close(name, rng):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_both_forms_of_theta_and_lanes_agree(name, rng):
-    loss, thetas = LOSSES[name], networks(20, rng)
+    loss, N = LOSSES[name], LOSSES[name].neurons
+    thetas = networks(20, rng, N)
     flat = thetas.T
     parts = (flat[:N], flat[N : 2 * N], flat[2 * N : 3 * N], flat[-1])
     parts = tuple(jnp.asarray(part) for part in parts)
@@ -171,7 +175,8 @@ def test_both_forms_of_theta_and_lanes_agree(name, rng):
 @pytest.mark.parametrize("name", LOSSES)
 def test_homogeneity_of_every_neuron(name, rng):
     """w G_w + b G_b = v G_v."""
-    thetas = networks(100, rng)
+    N = LOSSES[name].neurons
+    thetas = networks(100, rng, N)
     w, b, v, _ = np.split(thetas, [N, 2 * N, 3 * N], axis=1)
     by_w, by_b, by_v, _ = np.split(np.asarray(slope_of[name](thetas)), [N, 2 * N, 3 * N], axis=1)
     scale = np.abs(w * by_w) + np.abs(b * by_b) + np.abs(v) * (np.abs(w) + np.abs(b))
@@ -180,7 +185,7 @@ def test_homogeneity_of_every_neuron(name, rng):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_hessian_where_it_exists(name, rng):
-    thetas = networks(40, rng)[np.isin(np.arange(40) % 10, [0, 3, 4, 8])]
+    thetas = networks(40, rng, LOSSES[name].neurons)[np.isin(np.arange(40) % 10, [0, 3, 4, 8])]
     for theta in thetas[[0, 1, 2, 4, 5, 7]]:
         hessian = np.asarray(bend_of[name](theta))
         moves = 1e-6 * np.eye(theta.size)
@@ -217,13 +222,32 @@ def test_conventions_are_one_sided_derivatives(leak):
     assert all((np.asarray(loss.gradient(flat, kind))[[1, 3, 5]] == 0).all() for kind in ("zero", "left", "right"))
 
 
+@pytest.mark.parametrize("interval", [(-0.5, 1.0), (0.25, 1.0), (-1.0, -0.25)])
+@pytest.mark.parametrize("convention", ["zero", "left", "right"])
+def test_neurons_without_output_change_nothing(interval, convention, rng):
+    """Three neurons by pairs, and the same beside five more by sorting: degenerate ones, and cuts everywhere."""
+    few, many = (ShallowReLU(n, interval, (0.2, -1.0, 1.0), 0.125, convention) for n in (3, 8))
+    found = [jax.jit(jax.vmap(jax.value_and_grad(loss))) for loss in (few, many)]
+    small = networks(40, rng, 3)
+    parts = np.split(small, [3, 6, 9], axis=1)
+    more = rng.normal(size=(40, 5)), rng.normal(size=(40, 5)), np.zeros((40, 5))
+    large = np.concatenate([*(np.hstack(pair) for pair in zip(parts[:3], more, strict=True)), parts[3]], axis=1)
+    (value, slope), (value_beside, slope_beside) = found[0](small), found[1](large)
+    scale = 1 + np.abs(small).max(axis=1)
+    np.testing.assert_allclose(value_beside, value, rtol=1e-12, atol=1e-24)
+    same = np.array([0, 1, 2, 8, 9, 10, 16, 17, 18, 24])
+    assert (np.abs(slope_beside[:, same] - slope) <= 1e-13 * (scale**3)[:, None]).all()
+
+
 def test_derivatives_are_never_nan(rng):
-    for theta in (np.zeros(3 * N + 1), np.ones(3 * N + 1) * 1e-310, *networks(30, rng)):
-        for name in LOSSES:
+    for name, loss in LOSSES.items():
+        ones = np.ones(3 * loss.neurons + 1)
+        for theta in (0 * ones, ones * 1e-310, *networks(30, rng, loss.neurons)):
             assert np.isfinite(np.asarray(slope_of[name](theta[None]))).all()
             assert np.isfinite(np.asarray(bend_of[name](theta))).all()
-    for i in range(3 * N + 1):
-        assert np.isnan(float(value_of["cubic"](np.where(np.arange(3 * N + 1) == i, np.nan, 1.0)[None])[0]))
+    for name in ("cubic", "wide"):
+        spoilt = np.where(np.eye(3 * LOSSES[name].neurons + 1, dtype=bool), np.nan, 1.0)
+        assert np.isnan(value_of[name](spoilt)).all()
 
 
 def test_leaky_networks_are_wider_relu_networks(rng):
@@ -358,9 +382,10 @@ def test_engine_runs_it(dtype):
 
 
 def test_lean_and_compiled_once():
-    graph = str(jax.make_jaxpr(jax.grad(CUBIC))(jnp.ones(3 * N + 1)))
-    for costly in ("gather", "scatter", "dot_general", "sort", "while"):
-        assert costly not in graph
+    for loss, costly in ((CUBIC, "dot_general"), (SORTED, "argsort")):
+        graph = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones(3 * loss.neurons + 1)))
+        for primitive in (costly, "gather", "scatter", " sort", "while"):
+            assert primitive not in graph
     traces = 0
 
     @partial(jax.jit, static_argnums=0)

@@ -15,6 +15,7 @@ from gdstab.claims.paper_c_landscape import PROBLEMS
 from gdstab.claims.registry import Finding, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ShallowReLU, relu_pieces
+from gdstab.losses.relu_spline import Problem
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory import relu
 from gdstab.theory.relu import NeuronType
@@ -250,7 +251,7 @@ def first_of_the_rest(holds: np.ndarray) -> int:
 @eqx.filter_jit
 def follow(loss: ShallowReLU, points, step_sizes, modified, rising, num_steps: int):
     """Orbits [lanes, steps, n] of descent, and the largest difference of G^J and G at each point."""
-    problem = relu_pieces.Problem(*map(jnp.asarray, (*loss.interval, loss.leak)), loss.target)
+    problem = Problem(*map(jnp.asarray, (*loss.interval, loss.leak)), loss.target)
 
     def orbit(theta, step_size, modified, rising):
         def step(theta, _):

@@ -228,7 +228,8 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     total = int(np.prod(shape, dtype=np.int64))
     block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
     state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), dtype))
-    tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block)
+    together = getattr(loss, "lanes_together", 32)
+    tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
     floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))

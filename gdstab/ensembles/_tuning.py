@@ -21,11 +21,13 @@ class Tuning(NamedTuple):
     workers: int  # host threads that keep the device busy
 
 
-def choose(platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None) -> Tuning:
-    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`."""
+def choose(
+    platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None, together: int = 32
+) -> Tuning:
+    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`; a CPU's blocks hold `together` at the least."""
     if platform == "cpu":
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
-        block = block or int(np.clip(2 ** int(np.log2(8_192 / bytes_per_lane)), 32, 512))
+        block = block or int(np.clip(2 ** int(np.log2(8_192 / bytes_per_lane)), together, 512))
         workers = max(cores(), num_devices) + 1  # one more: while some compute, another stores what it found
         chunk, updates_per_test = int(np.clip(2 ** int(np.log2(2**23 / bytes_per_lane)), block, 2**19)), 1
     else:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from gdstab._types import Scalar, Theta
 from gdstab._validate import check_count, is_concrete
 from gdstab.losses import relu_pieces
+from gdstab.losses.relu_spline import Problem
 from gdstab.losses.relu_target import PiecewiseLinear, Polynomial
 
 
@@ -117,6 +118,11 @@ class ShallowReLU(eqx.Module):
         return relu_pieces.risk(self.convention, self._problem(parts), parts)
 
     @property
+    def lanes_together(self) -> int:
+        """How many lanes a CPU should work through together, at the least: sorting takes many short operations."""
+        return 128 if relu_pieces.sorts(self.neurons, self.target) else 32
+
+    @property
     def loss_floor(self) -> float:
         r"""A lower bound of the infimum, 0.
 
@@ -216,7 +222,7 @@ class ShallowReLU(eqx.Module):
     def _problem(self, parts):
         dtype = parts[0].dtype
         low, high, leak = (jnp.asarray(value, dtype) for value in (*self.interval, self.leak))
-        return relu_pieces.Problem(low, high, leak, self.target)
+        return Problem(low, high, leak, self.target)
 
     def _split(self, theta):
         """The parts (w, b, v, c) of either form, each with the lanes behind."""

@@ -1,9 +1,9 @@
-r"""The exact risk of a shallow ReLU network, piece by piece between breakpoints, and its gradient.
+r"""The exact risk of a shallow ReLU network with its first and second derivatives, and the modified gradient.
 
-Between neighbouring breakpoints the residual $r = N_\theta - f$ is a polynomial. In the Legendre basis of the piece
-$[m - h, m + h]$, $r = \sum_k \rho_k P_k((x - m) / h)$, so that $\int r^2 = h \sum_k 2 \rho_k^2 / (2 k + 1)$: a sum of
-squares, never negative, whose rounding error is relative to $r^2$ and not to the terms that cancel in it.
-The pieces need no sort: every breakpoint looks for its successor, ties going by index.
+With few neurons the pieces need no sort: every breakpoint looks for its successor, ties going by index, which compares
+all pairs; with more than `FEW`, values and gradients come from `relu_spline`, which sorts. Second derivatives compare
+pairs anyway: they hold the pieces fixed and add what each neuron gains as its own breakpoint moves. So does the
+modified gradient, whose neurons each have an interval of their own.
 
 All functions take `theta` = (w, b, v, c) with any number of trailing lanes: w, b, v [neurons, *lanes], c [*lanes].
 """
@@ -17,14 +17,11 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.lax import stop_gradient
 
+from gdstab.losses import relu_spline
+from gdstab.losses.relu_spline import breakpoints, moments, residual_on
 
-class Problem(NamedTuple):
-    """What the network is fitted to, as arrays of one dtype."""
-
-    low: Any
-    high: Any
-    leak: Any
-    target: Any
+FEW = 6
+"""Up to so many breakpoints and edges of the target, comparing all pairs is faster than sorting (engine, CPU)."""
 
 
 class Pieces(NamedTuple):
@@ -37,10 +34,17 @@ class Pieces(NamedTuple):
     residual: Any  # list of Legendre coefficients, lowest first
 
 
+def sorts(neurons: int, target) -> bool:
+    """Whether values and gradients come from sorted breakpoints."""
+    return neurons + target.edges.size > FEW
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def risk(convention, problem, theta):
     r"""The integral $\int_\alpha^\beta (N_\theta - f)^2$, [*lanes]; its derivative is `gradient`."""
     del convention
+    if sorts(len(theta[0]), problem.target):
+        return relu_spline.risk(problem, theta)
     pieces = _pieces(problem, theta)
     squares = sum(c * c * (2 / (2 * k + 1)) for k, c in enumerate(pieces.residual))
     return jnp.sum(pieces.half * squares, axis=0)
@@ -57,6 +61,8 @@ def _risk_jvp(convention, primals, tangents):
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def gradient(convention, problem, theta):
     """The generalised gradient, of the shapes of `theta`; its derivative is the Hessian where that exists."""
+    if sorts(len(theta[0]), problem.target):
+        return relu_spline.gradient(convention, problem, theta)
     return _gradient(convention, problem, theta)
 
 
@@ -109,7 +115,7 @@ def _modified(problem, theta, modified, rising):
     lanes = tuple(jnp.broadcast_to(part[..., None], (*part.shape, w.size)) for part in theta)
     pieces = _pieces(problem, lanes, jnp.minimum(raw, anchor), jnp.maximum(raw, anchor))
     sign = jnp.where((anchor > raw) == rising, 1, -1).astype(w.dtype)  # along the axis from the lower to the upper end
-    level, tilt = _moments(pieces)
+    level, tilt = moments(pieces.half, pieces.residual)
     own = w[None] * pieces.mid + b[None]
     shares = (
         2 * v * sign * jnp.sum(pieces.mid * level + tilt, axis=0),
@@ -118,11 +124,6 @@ def _modified(problem, theta, modified, rising):
     )
     here = modified & (w != 0)
     return (*(jnp.where(here, new, old) for new, old in zip(shares, base[:3], strict=True)), base[3])
-
-
-def breakpoints(w, b):
-    """Where the neurons bend, `-b / w`; 0 where w = 0: there a degenerate neuron's one-sided slope jumps."""
-    return jnp.where(w == 0, 0, -b / jnp.where(w == 0, 1, w))
 
 
 def residual_at(problem, theta, x):
@@ -156,11 +157,9 @@ def _pieces(problem, theta, low=None, high=None):
     mid, half = (stop_gradient(part) for part in _partition(points, low, high))
     preactivation = w[None] * mid[:, None] + b[None]
     slope = jnp.where(preactivation > 0, 1, problem.leak)
-    powers = problem.target.taylor(mid)
-    monomials = [-term * half**k for k, term in enumerate(powers)] + [jnp.zeros_like(mid)] * (len(powers) == 1)
-    monomials[0] = monomials[0] + c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1)
-    monomials[1] = monomials[1] + half * jnp.sum(v[None] * (slope * w[None]), axis=1)
-    return Pieces(mid, half, preactivation, slope, _legendre(monomials))
+    network = c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1)
+    rise = half * jnp.sum(v[None] * (slope * w[None]), axis=1)
+    return Pieces(mid, half, preactivation, slope, residual_on(problem.target, mid, half, network, rise))
 
 
 def _partition(points, low, high):
@@ -177,26 +176,11 @@ def _partition(points, low, high):
     return starts + half, half
 
 
-def _legendre(monomials):
-    """Legendre coefficients of a polynomial on [-1, 1]."""
-    size = len(monomials)
-    rows = np.zeros((size, size))
-    for k in range(size):
-        rows[: k + 1, k] = np.polynomial.legendre.poly2leg([0.0] * k + [1.0])
-    return [sum(float(x) * term for x, term in zip(row, monomials, strict=True) if x) for row in rows]
-
-
-def _moments(pieces):
-    r"""The integrals $\int r$ and $\int (x - m)\,r$ over every piece."""
-    half = pieces.half
-    return 2 * half * pieces.residual[0], half * half * pieces.residual[1] * (2 / 3)
-
-
 def _gradient(convention, problem, theta):
     """The gradient with the pieces held fixed."""
     w, _, v, _ = theta
     pieces = _pieces(problem, theta)
-    level, tilt = _moments(pieces)
+    level, tilt = moments(pieces.half, pieces.residual)
     by_weight, by_bias = _slopes(convention, problem, theta, pieces)
     first = pieces.mid * level + tilt
     outer = pieces.slope * (pieces.preactivation * level[:, None] + w[None] * tilt[:, None])
