@@ -1,6 +1,6 @@
 r"""The exact risk of a shallow ReLU network and its gradient: a spline with sorted kinks, and running sums over it.
 
-On $[\alpha, \beta]$ the network is a straight line that bends by $(1 - \zeta)\,v_j |w_j|$ at each breakpoint $t_j$ inside.
+On $[\alpha, \beta]$ the network is a straight line that bends by $(1 - \zeta)\,v_j |w_j|$ at breakpoints $t_j$ inside.
 A sorting network of fixed shape (Batcher's bitonic one) orders the breakpoints of all lanes at once; running sums give
 the network on the pieces in between, and the integrals of the residual up to each breakpoint, which the same exchanges
 in reverse order bring back to the neurons: work about $N \log^2 N$, with no index that depends on data.
