@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from gdstab import losses
+from gdstab import data, losses
 from gdstab.ensembles import map_points
 from gdstab.flow import (
     FlowStatus,
@@ -73,6 +73,33 @@ def test_the_scalar_product_against_its_solution_and_the_tolerance_halved(sizes)
     np.testing.assert_allclose(x**2 - y**2, C, atol=1e-8)
     loose, tight = (beside(sizes, tol=tol).distance[:, 1:] for tol in (1e-8, 0.5e-8))
     assert float(jnp.max(jnp.abs(loose - tight) / tight)) < 0.01
+
+
+def test_the_error_of_the_flow_is_seen_whatever_its_steps():
+    """Of constant steps, by halving them; and of tolerances so loose that one step fills each window."""
+    for settings, most in (({"step": 0.02}, 1e-2), ({"rtol": 0.1, "atol": 0.1}, 1e-3)):
+        found = deviation(
+            parabola, jnp.ones(1), [0.1, 0.05], 2.0, points=20, estimate_error=True, observe=itself, **settings
+        )
+        error = np.abs(found.flow_observed[0, 1:, 0] - np.exp(-found.times[0, 1:]))
+        assert (found.flow_error[0, 1:] > 0.7 * error).all()
+        assert (found.flow_error[0, 1:] < most).all()
+
+
+def test_halving_the_steps_on_a_network_with_kinks_changes_little():
+    """Less than 1 % of the deviation, which the error that is reported is above."""
+    images = data.subset(data.normalised(data.digits()), 40)
+    network = losses.FullyConnected.xavier(jax.random.key(0), (64, 12, 10), "relu")
+    risk = losses.NetworkRisk(network, images.inputs, images.labels)
+    start = jax.tree.map(lambda leaf: leaf.astype("float64"), risk.theta0)
+    steps = 0.05 / np.array([1, 2])
+    coarse, fine = (
+        deviation(risk, start, steps, 2.0, points=20, estimate_error=True, step=0.05 / cuts) for cuts in (64, 128)
+    )
+    change = np.abs(coarse.distance - fine.distance).max(axis=1)
+    assert (change < 0.01 * coarse.distance.max(axis=1)).all()
+    assert (change <= 1.01 * coarse.flow_error.max()).all()
+    assert 0 < coarse.flow_error.max() < 0.01 * coarse.distance[0].max()
 
 
 def test_a_descent_that_overflows_is_infinitely_far():

@@ -8,7 +8,7 @@ import pytest
 
 from gdstab import losses
 from gdstab._numerics import sum_squares
-from gdstab.flow import FlowStatus, diagnose, gradient_flow
+from gdstab.flow import FlowStatus, diagnose, gradient_flow, gradient_flows, settled
 from gdstab.theory import factorisations
 
 FINE = {"rtol": 1e-12, "atol": 1e-13}
@@ -73,6 +73,55 @@ def test_it_stops_where_the_gradient_is_small_and_holds_what_follows():
     assert np.isfinite(found.observed).all()
 
 
+@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno5()])
+def test_the_interpolant_is_the_flow_at_any_time(solver):
+    curvatures, start = jnp.array([0.5, 3.0]), {"a": jnp.array([1.0, -2.0])}
+    loss = lambda tree: losses.Quadratic(jnp.diag(curvatures))(tree["a"])  # noqa: E731
+    found = gradient_flow(loss, start, 2.0, rtol=1e-9, atol=1e-11, solver=solver, dense=True, max_steps=400)
+    times = np.array([[0.0, 0.123, 1.0], [1.77, 2.0, 5.0]])
+    exact = np.array([1.0, -2.0]) * np.exp(-np.minimum(times, 2.0)[..., None] * np.asarray(curvatures))
+    np.testing.assert_allclose(found.at(times)["a"], exact, atol=1e-7)
+    np.testing.assert_allclose(found.at(2.0)["a"], found.theta["a"], atol=1e-15)
+
+
+def test_interpolants_of_many_flows_and_of_one_that_settles():
+    starts = jnp.array([[1.0], [1e-7], [3.0]])
+    loss = losses.Quadratic(jnp.eye(1))
+    flows = gradient_flows(loss, starts, 30.0, dense=True, max_steps=200, until=settled(loss, 1e-6))
+    assert flows.settled.all()
+    path = jax.vmap(lambda flow: flow.at(jnp.array([0.5, 2.0, 30.0])))(flows)
+    np.testing.assert_allclose(path[::2, :2, 0], np.asarray(starts[::2]) * np.exp([-0.5, -2.0]), atol=1e-7)
+    np.testing.assert_allclose(path[:, 2], flows.theta, atol=1e-15)
+    np.testing.assert_array_equal(path[1], np.full((3, 1), 1e-7))  # settled before its first step
+    with pytest.raises(ValueError, match="dense=True"):
+        gradient_flow(loss, starts[0], 1.0).at(0.5)
+
+
+def test_constant_steps_are_of_second_order():
+    loss = losses.Quadratic(jnp.diag(jnp.array([0.5, 3.0])))
+    flows = [gradient_flow(loss, jnp.ones(2), 1.0, step=step) for step in (0.1, 0.05, 0.025)]
+    assert [int(flow.num_steps) for flow in flows] == [10, 20, 40]
+    errors = [float(jnp.abs(flow.theta - jnp.exp(jnp.array([-0.5, -3.0]))).max()) for flow in flows]
+    assert 3.5 < errors[0] / errors[1] < 6
+    assert 3.7 < errors[1] / errors[2] < 5
+    single = gradient_flow(loss, jnp.ones(2, jnp.float32), 1.0, step=0.1)
+    assert single.theta.dtype == jnp.float32
+    np.testing.assert_allclose(single.theta, flows[0].theta, rtol=1e-5)
+
+
+def test_constant_steps_cross_kinks_at_once():
+    """The slope is 1 above zero and 3 below: the flow is known, and its error at most the jump times half a step."""
+    loss = lambda x: jnp.sum(jnp.where(x > 0, x, 3 * x))  # noqa: E731
+    starts = jnp.linspace(0.2, 0.9, 50)
+    exact = np.where(starts < 1, -3 * (1 - starts), 0)
+    for step in (0.1, 0.01):
+        flow = gradient_flow(loss, starts, 1.0, step=step)
+        assert int(flow.num_steps) == round(1 / step)
+        error = np.asarray(flow.theta) - exact
+        assert 0.3 * step < np.abs(error).max() <= 1.001 * step
+        assert abs(error.mean()) < 0.2 * step  # without bias
+
+
 def test_running_out_of_steps_is_data():
     found = gradient_flow(losses.Quadratic(jnp.eye(2)), jnp.ones(2), 100.0, max_steps=3)
     assert not bool(found.successful)
@@ -99,6 +148,7 @@ def test_jit_vmap_dtype_and_trees():
     [
         ({"time": -1.0}, "time"),
         ({"rtol": 0.0}, "rtol"),
+        ({"step": -0.1}, "step"),
         ({"save_at": np.array([0.5, 2.0])}, "save_at"),
         ({"save_at": np.array([0.5, 0.2])}, "save_at"),
         ({"theta0": jnp.ones(3)}, "shape"),

@@ -250,6 +250,15 @@ def test_a_kill_between_the_summary_and_the_end_leaves_nothing_behind(tmp_path, 
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "summary.json"}
 
 
+def test_an_overwrite_removes_the_pictures_of_the_run_and_no_other_file(tmp_path):
+    records.begin(tmp_path / "run", CONFIGURATION)
+    own, foreign = ("figure.png", "figure.pdf", "start_1.png", "orbit.pdf"), ("notes.txt", "mine.png")
+    for name in (*own, *foreign):
+        (tmp_path / "run" / name).write_text("")
+    records.begin(tmp_path / "run", {"other": 1}, overwrite=True)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", *foreign}
+
+
 def test_an_overwrite_that_is_killed_can_be_repeated(tmp_path, monkeypatch):
     record = records.begin(tmp_path / "run", CONFIGURATION)
     record.commit(0, value=np.arange(3))

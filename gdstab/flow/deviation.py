@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Int8
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
-from gdstab.flow.gradient_flow import Method, follow
+from gdstab.flow.gradient_flow import follow
+from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus
 from gdstab.updates import gradient_descent
 
@@ -63,7 +64,7 @@ class Deviation(eqx.Module):
     loss: Float[Array | np.ndarray, "*starts steps times"]
     flow_loss: Float[Array | np.ndarray, "*starts steps times"]
     flow_error: Float[Array | np.ndarray, "*starts steps times"] | None
-    """Distance of the flow from one at a tenth of the tolerances; None unless asked for."""
+    """Distance of the flow from one at a tenth of the tolerances, or with half the step; None unless asked for."""
     observed: Any
     """`observe(theta)` of descent, further axes behind the times; None unless asked for."""
     flow_observed: Any
@@ -94,6 +95,7 @@ def deviation(
     map_points: Callable | None = None,
     rtol: float = 1e-8,
     atol: float = 1e-10,
+    step: float | None = None,
     solver: diffrax.AbstractSolver | None = None,
     max_steps: int = 100_000,
     escape_radius: float = 1e6,
@@ -122,18 +124,19 @@ def deviation(
     modified
         Whether to follow the flow of `ModifiedLoss` too, once for each step size.
     estimate_error
-        Whether to follow the flow a second time, at a tenth of the tolerances, for `flow_error`.
+        Whether to follow the flow a second time, at a tenth of the tolerances or with half the `step`, for
+        `flow_error`.
     observe
         Anything else of the parameters to keep at the recorded times, of descent and of the flow.
     map_points
         As for `gradient_flows`; `ensembles.map_points` uses all cores.
-    rtol, atol, solver, max_steps, escape_radius
+    rtol, atol, step, solver, max_steps, escape_radius
         Of the flow, as for `gradient_flow`; `max_steps` between two recorded times.
 
     Raises
     ------
     ValueError
-        If a step size, `time` or a tolerance is not positive, or `time` is shorter than a step.
+        If a step size, `time`, a tolerance or the step is not positive, or `time` is shorter than a step.
 
     Examples
     --------
@@ -144,7 +147,7 @@ def deviation(
     one = theta0 if map_points is None else jax.tree.map(lambda leaf: leaf[0], theta0)
     check_loss(loss, one)
     dtype = np.dtype(jnp.result_type(*jax.tree.leaves(one)))
-    method = Method.of(dtype, rtol, atol, escape_radius, solver, max_steps)
+    method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
     schedule = plan(step_sizes, check_positive(time, "time"), check_count(points, "points"), times, pad=pad)
     march = _March(loss, schedule.arrays(dtype), method, schedule.common, modified, estimate_error, observe)
@@ -249,7 +252,7 @@ class _March(eqx.Module):
             flow, path = self._advance(flow, end, times)
             finer_path = None
             if finer is not None:
-                finer, finer_path = self._advance(finer, end, times, share=0.1)
+                finer, finer_path = self._advance(finer, end, times, finer=True)
             if modified is not None:
                 modified = lax.map(lambda lane: self._correct(*lane), (modified, step_sizes, times))
             record = self._compare(theta0, thetas, flow, path, finer_path, modified)
@@ -268,11 +271,10 @@ class _March(eqx.Module):
         rule = gradient_descent()
         return lax.fori_loop(0, updates, lambda _, theta: rule.step(self.loss, theta, step_size), theta)
 
-    def _advance(self, flow, end, times=None, loss=None, share=1.0):
+    def _advance(self, flow, end, times=None, loss=None, finer=False):
         """Follow to the end of the window; and the points at the times of each descent, [steps, ...]."""
         end = jnp.where(flow.status == FlowStatus.FINISHED, end, flow.time)
-        rtol, atol = (jnp.asarray(share, end.dtype) * tol for tol in (self.method.rtol, self.method.atol))
-        method = self.method._replace(rtol=rtol, atol=atol)
+        method = self.method.finer(end - flow.time) if finer else self.method
         interpolated = times is not None and not self.common
         order = jnp.argsort(times) if interpolated else None
         found = follow(

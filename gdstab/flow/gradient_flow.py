@@ -1,8 +1,8 @@
 r"""Gradient flow $\dot\theta = -\nabla L(\theta)$: the limit of descent for small steps; time is $\eta$ times steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -14,11 +14,9 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_count, check_loss, check_positive, is_concrete
+from gdstab._validate import check_loss, check_positive, is_concrete
+from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
-
-FIRST_STEP = 0.01
-r"""The solver's first step moves by about this share of $\|\theta\|$ (Hairer, Norsett and Wanner, section II.4)."""
 
 
 class Flow(eqx.Module):
@@ -34,6 +32,8 @@ class Flow(eqx.Module):
     """Steps of the solver, rejected ones included."""
     observed: Theta | None
     """What was observed at `save_at`; at times after the flow had stopped, the last point's."""
+    interpolant: diffrax.DenseInterpolation | None = None
+    """What `at` evaluates; None unless `dense` was asked for."""
 
     @property
     def settled(self) -> Bool[Array | np.ndarray, "*lanes"]:
@@ -45,22 +45,29 @@ class Flow(eqx.Module):
         """Whether it came to the time asked for, or `until` ended it."""
         return (self.status == FlowStatus.FINISHED) | self.settled
 
+    def at(self, times: ArrayLike | Sequence[float]) -> Theta:
+        """The parameters at any times, in front of whose axes stand those of `times`; after the end, the last point.
 
-class Method(NamedTuple):
-    """How a flow is solved; see `gradient_flow`. Tolerances and radius are arrays: others compile nothing anew."""
+        By the solver's interpolant, which needs `dense=True`. For one flow: `jax.vmap(lambda flow: flow.at(times))`
+        takes a batch.
 
-    rtol: ArrayLike
-    atol: ArrayLike
-    escape_radius: ArrayLike
-    solver: diffrax.AbstractSolver
-    max_steps: int
+        Raises
+        ------
+        ValueError
+            If the interpolant was not kept.
 
-    @classmethod
-    def of(cls, dtype, rtol, atol, escape_radius, solver, max_steps) -> "Method":
-        """Refuse tolerances and radii that are not positive."""
-        numbers = {"rtol": rtol, "atol": atol, "escape_radius": escape_radius}
-        checked = (np.asarray(check_positive(value, name), dtype) for name, value in numbers.items())
-        return cls(*checked, diffrax.Tsit5() if solver is None else solver, check_count(max_steps, "max_steps"))
+        Examples
+        --------
+        >>> flow = gradient_flow(lambda x: 0.5 * jnp.sum(x**2), jnp.ones(1), 2.0, dense=True, max_steps=100)
+        >>> bool(jnp.abs(flow.at([0.5, 1.0])[:, 0] - jnp.exp(jnp.array([-0.5, -1.0]))).max() < 1e-7)
+        True
+        """
+        if self.interpolant is None:
+            raise ValueError("expected a flow whose interpolant was kept; call gradient_flow with dense=True")
+        times = jnp.clip(jnp.asarray(times, self.time.dtype), 0, self.time)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            values = jax.vmap(self.interpolant.evaluate)(times.reshape(-1))
+        return jax.tree.map(lambda leaf: leaf.reshape(*times.shape, *leaf.shape[1:]), values)
 
 
 class _Settled(eqx.Module):
@@ -96,7 +103,9 @@ def gradient_flow(
     atol: float = 1e-10,
     save_at: Float[Array | np.ndarray, " times"] | None = None,
     observe: Callable | None = None,
+    dense: bool = False,
     until: Callable[[Theta], Bool[Array, ""]] | None = None,
+    step: float | None = None,
     solver: diffrax.AbstractSolver | None = None,
     max_steps: int = 100_000,
     escape_radius: float = 1e6,
@@ -108,7 +117,8 @@ def gradient_flow(
 
     Where the loss has kinks (ReLU, max pooling), the field is what `jax.grad` gives there, as for descent. It jumps
     across a kink, and the solver shortens its steps until the jump's error passes `atol`: crossing costs some rejected
-    steps. A flow that is pushed onto a kink from both sides slides along it in tiny steps, and ends `STALLED`.
+    steps. A flow that is pushed onto a kink from both sides slides along it in tiny steps, and ends `STALLED`. The loss
+    of a network on many data has thousands of kinks along the way: give `step`.
 
     Parameters
     ----------
@@ -119,8 +129,15 @@ def gradient_flow(
         precision, ask for no less than about 1e-5 and 1e-6.
     save_at
         Times from 0 to `time`, ascending, at which `observe(theta)` is kept (by default the parameters).
+    dense
+        Whether to keep the interpolant, so that `Flow.at` gives the parameters at any time. Memory holds all stages of
+        `max_steps` steps: lower that.
     until
         Stop early where `until(theta)` is true, for instance `settled(loss, grad_tol)`; asked after every step.
+    step
+        Constant steps of at most this length instead of tolerances, by default of the midpoint rule. A kink that is
+        crossed then costs nothing, and an error of the first order in the step, without bias: what is left of all of
+        them is seen by halving the step.
     solver
         Of diffrax; `Tsit5()` by default, whose steps are bounded by about $3.3 / \lambda_{\max}$ near minima. Take
         `Kvaerno5()`, which is implicit, where the Hessian is stiff: every step then solves with a dense Jacobian of
@@ -133,7 +150,7 @@ def gradient_flow(
     Raises
     ------
     ValueError
-        If the loss is no real scalar, or `time`, a tolerance or the radius is not positive.
+        If the loss is no real scalar, or `time`, a tolerance, the step or the radius is not positive.
 
     Examples
     --------
@@ -143,30 +160,30 @@ def gradient_flow(
     """
     check_loss(loss, theta0)
     dtype = jnp.result_type(*jax.tree.leaves(theta0))
-    method = Method.of(dtype, rtol, atol, escape_radius, solver, max_steps)
+    method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
     if is_concrete(time) and not float(time) > 0:
         raise ValueError(f"time: expected a positive number, got {time}; flow runs forward")
     if save_at is not None and is_concrete(time) and is_concrete(save_at):
         _check_times(np.asarray(save_at), float(time))
     time, theta0 = jnp.asarray(time, dtype), jax.tree.map(jnp.asarray, theta0)
     times = None if save_at is None else jnp.asarray(save_at, dtype)
-    return follow(loss, theta0, jnp.zeros((), dtype), time, method, times=times, observe=observe, until=until)
+    zero = jnp.zeros((), dtype)
+    return follow(loss, theta0, zero, time, method, times=times, observe=observe, until=until, dense=dense)
 
 
 @eqx.filter_jit
 def follow(
     loss: LossFn, theta: Theta, start: Scalar, stop: Scalar, method: Method, *,
     times: Float[Array, " times"] | None = None, observe: Callable | None = None, until: Callable | None = None,
+    dense: bool = False,
 ) -> Flow:  # fmt: skip
     """As `gradient_flow`, from one time to another, without its checks; a flow that cannot start takes no steps."""
     observe = observe or _identity
     outside = _Outside(method.escape_radius)(theta)
     speed = jnp.sqrt(sum_squares(jax.grad(loss)(theta)))
     starts = jnp.isfinite(speed) & ~outside
-    first = FIRST_STEP * (jnp.sqrt(sum_squares(theta)) + method.atol / method.rtol) / speed
-    first = jnp.where(jnp.isfinite(first), first, stop - start).astype(start.dtype)
+    first = method.first_step(stop - start, jnp.sqrt(sum_squares(theta)), speed)
     end = jnp.where(starts, stop, start)
-    shortest = jnp.finfo(start.dtype).eps / 16 * (stop - start)  # about what time resolves; no NaN detains the flow
     saves = [diffrax.SubSaveAt(t1=True)]
     if times is not None:
         times = jnp.clip(times, start, end)  # the last of `geomspace` may be off by a rounding
@@ -180,8 +197,8 @@ def follow(
     ):
         found = diffrax.diffeqsolve(
             diffrax.ODETerm(_velocity), method.solver,
-            t0=start, t1=end, dt0=first, y0=theta, args=loss, saveat=diffrax.SaveAt(subs=saves),
-            stepsize_controller=diffrax.PIDController(method.rtol, method.atol, dtmin=shortest, force_dtmin=False),
+            t0=start, t1=end, dt0=first, y0=theta, args=loss,
+            saveat=diffrax.SaveAt(subs=saves, dense=dense), stepsize_controller=method.controller(stop - start),
             event=diffrax.Event(events), max_steps=method.max_steps, throw=False,
         )  # fmt: skip
         last = jax.tree.map(lambda leaf: leaf[0], found.ys[0])
@@ -196,7 +213,7 @@ def follow(
     if times is not None:
         after = jnp.isinf(found.ts[1])  # diffrax fills with inf what lies after the end
         observed = jax.tree.map(partial(_hold, after), found.ys[1], observe(last))
-    return Flow(last, found.ts[0][0], status, jnp.asarray(found.stats["num_steps"]), observed)
+    return Flow(last, found.ts[0][0], status, jnp.asarray(found.stats["num_steps"]), observed, found.interpolation)
 
 
 def gradient_flows(

@@ -31,7 +31,10 @@ SCHEMA = 1
 CHUNK = 1024
 """Side of a chunk of `result.zarr`."""
 
-_OWN_FILES = ("summary.json", "parts", "result.zarr", "result.zarr.tmp", "figure.png", "figure.pdf", "run.json")
+_PICTURES = tuple(
+    f"{name}.{end}" for name in ("figure*", "start_*", "manifold", "network", "orbit") for end in ("png", "pdf")
+)
+_OWN_FILES = ("summary.json", *_PICTURES, "parts", "result.zarr", "result.zarr.tmp", "run.json")
 _LEFTOVERS = ("run.json.*.tmp", "summary.json.*.tmp")  # of a process that was killed while it wrote
 
 
@@ -274,8 +277,7 @@ def _existing(path: Path) -> Record | None:
 
 def _clear(path: Path) -> None:
     """Remove what a run wrote and nothing else: its summary first, and last what says that it is a run."""
-    for name in _OWN_FILES:
-        target = path / name
+    for target in [file for pattern in _OWN_FILES for file in path.glob(pattern)]:
         if target.is_dir():
             shutil.rmtree(target)
         else:

@@ -87,6 +87,8 @@ def check_options(options: Flow, dtype) -> np.ndarray:
         check_count(getattr(options, name), name)
     for name in ("step_size", "time", "radius", "rtol", "atol", "escape_radius"):
         check_positive(getattr(options, name), name)
+    if options.flow_step is not None:
+        check_positive(options.flow_step, "flow_step")
     for ratio in options.ratios:
         check_count(ratio, "--ratios", least=2)
     if options.time < options.step_size:
@@ -123,7 +125,7 @@ def follow(loss: LossFn, start: np.ndarray, step_sizes: np.ndarray, options: Flo
     """Flow and descent with every step size from one start, and the curvature along the way that the flow came."""
     found = flow.deviation(
         loss, jnp.asarray(start), step_sizes, options.time, points=options.points, estimate_error=True,
-        observe=_itself, rtol=options.rtol, atol=options.atol, max_steps=options.max_steps,
+        observe=_itself, rtol=options.rtol, atol=options.atol, step=options.flow_step, max_steps=options.max_steps,
         escape_radius=options.escape_radius,
     )  # fmt: skip
     found = jax.tree.map(np.asarray, found)
@@ -152,8 +154,7 @@ def summarise(loss: LossFn, way: Way) -> dict:
     """One start: how the flow ended, its curvature, and a row for every step size."""
     found, around, times = way.found, way.tube, way.times
     grid, last = times[around.rows], len(times) - 1
-    # Where a window takes one step at either tolerance, their difference says nothing.
-    error = _plain(found.flow_error[0, : last + 1].max()) or None
+    error = _plain(found.flow_error[0, : last + 1].max())
     worst = found.distance[:, : last + 1].max(axis=1)
     clear = np.isfinite(worst) & (worst > 10 * (error or 0.0))
     said = flow.diagnose(

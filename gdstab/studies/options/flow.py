@@ -39,6 +39,8 @@ class Flow:
     """relative tolerance of the flow's solver; 1e-6 where the loss has kinks"""
     atol: float = 1e-10
     """absolute tolerance of the flow's solver; 1e-8 where the loss has kinks"""
+    flow_step: float | None = None
+    """constant steps of the flow's solver instead of tolerances, where the loss has many kinks: networks on data"""
     max_steps: int = 100_000
     """steps of the solver between two recorded times, at the most"""
     escape_radius: float = 1e6

@@ -64,7 +64,7 @@ def tube_constants(
     >>> bool(abs(found.gradient[0] - 4 * 1.1**3) < 1e-12), bool(abs(found.growth[1] + 12 * 1.9**2) < 1e-12)
     (True, True)
     """
-    check_positive(radius, "radius")
+    radius = np.asarray(check_positive(radius, "radius"), jnp.result_type(*jax.tree.leaves(path)))
     check_count(num_samples, "num_samples")
     return TubeConstants(*_measure(loss, path, radius, key, num_samples, _extremes if extremes is None else extremes))
 
