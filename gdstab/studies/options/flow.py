@@ -36,11 +36,11 @@ class Flow:
     num_matvecs: int = 64
     """Hessian-vector products of Lanczos, above that limit"""
     rtol: float = 1e-8
-    """relative tolerance of the flow's solver; 1e-6 where the loss has kinks"""
+    """relative tolerance of the flow's solver"""
     atol: float = 1e-10
-    """absolute tolerance of the flow's solver; 1e-8 where the loss has kinks"""
+    """absolute tolerance of the flow's solver"""
     flow_step: float | None = None
-    """constant steps of the flow's solver instead of tolerances, where the loss has many kinks: networks on data"""
+    """constant steps of the flow's solver instead of tolerances; by default eta / 64 for networks with kinks"""
     max_steps: int = 100_000
     """steps of the solver between two recorded times, at the most"""
     escape_radius: float = 1e6
