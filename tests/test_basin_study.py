@@ -237,6 +237,7 @@ def test_nothing_is_called_exact_that_is_not_known(change):
     assert distributions.exact_share(dataclasses.replace(options.Basin(), **change), 0.3) is None
 
 
+@pytest.mark.slow
 def test_every_distribution_fits_a_network_of_matrices(tmp_path, monkeypatch):
     """Eight parameters."""
     monkeypatch.setattr(figures, "save", lambda *_: None)
@@ -260,6 +261,7 @@ def test_every_distribution_fits_a_network_of_matrices(tmp_path, monkeypatch):
     assert (alone.outcome == Outcome.CONVERGED).sum() == row["counts"]["converged"]
 
 
+@pytest.mark.slow
 def test_single_precision_counts_nearly_the_same(study, tmp_path):
     found = basin.run(dataclasses.replace(SMALL, precision=32, out=tmp_path / "run")).record.summary
     assert found["provenance"]["dtype"] == "float32"

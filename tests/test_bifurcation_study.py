@@ -136,6 +136,7 @@ def test_other_targets_and_scales_are_the_same_in_k():
         assert cascades.closed_forms(dataclasses.replace(asked, **other)) == []
 
 
+@pytest.mark.slow
 def test_momentum_and_observables(tmp_path):
     """Heavy ball flips at 2 (1 + beta) / 4."""
     asked = options.Bifurcation(

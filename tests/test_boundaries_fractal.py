@@ -234,6 +234,7 @@ def test_smooth_control():
         assert (abs(found.hits - expected)[chosen] < 4 * np.sqrt(expected[chosen]) + 1).all()
 
 
+@pytest.mark.slow
 def test_without_decay_the_edge_is_smooth_and_with_it_fractal():
     """Which of the two minima is reached, if any: the exponent is far from 1, and keys agree on it."""
     control = smooth(loss=RegularisedProduct(decay=0.0, target=1.0, scale=1.0))

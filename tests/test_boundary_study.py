@@ -243,6 +243,7 @@ def test_the_defaults_of_the_command_are_those_of_the_options():
     assert (asked.signs, asked.scales, asked.coarse, asked.loss) == ((), (0, 10), (64, 64), options.Scalar())
 
 
+@pytest.mark.slow
 def test_in_single_precision(tmp_path):
     asked = options.Boundary(
         resolution=(64, 64), samples=2048, grad_tol=1e-5, precision=32, scales=(3, 24), out=tmp_path / "run"

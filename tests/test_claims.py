@@ -98,6 +98,7 @@ def test_positive_spectrum_is_that_of_the_hessian(key):
     np.testing.assert_allclose(problems.positive_spectrum(loss, theta), exact, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_shares_across_the_critical_step():
     _, ratios, shares, weak = claims.paper_a_dynamics.transition()
     converged = np.array([row["share"] for row in shares["converged"]])

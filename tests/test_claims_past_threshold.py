@@ -178,6 +178,7 @@ def test_a_wrong_coefficient_fails(monkeypatch):
     assert at.flip_of_descent(KEY, 2).verdict == Verdict.FAILS
 
 
+@pytest.mark.slow
 def test_catapult_comes_to_its_verdict(tmp_path):
     found = at.catapult_of_two_layers(KEY, width=512, num=4, widths=(3,))
     assert found.verdict == Verdict.HOLDS
@@ -212,6 +213,7 @@ def test_wrong_phases_fail(monkeypatch):
         assert at.catapult_of_two_layers(KEY, 64, 2, (3,)).verdict == Verdict.FAILS
 
 
+@pytest.mark.slow
 def test_momentum_comes_to_its_verdict(momentum):
     assert momentum.verdict == Verdict.HOLDS
     for values in list(momentum.numbers.values())[:2]:
@@ -238,6 +240,7 @@ def test_a_wrong_threshold_fails(monkeypatch):
 SEEN = "lanes", "contradictions", "undecided_below", "slow_within", "measured", "spacing"
 
 
+@pytest.mark.slow
 def test_figures(rows, momentum, tmp_path):
     figure = past.draw_attractors(rows, fine=16)
     top, bottom = figure.axes

@@ -83,6 +83,7 @@ def test_heatmap_then_again(tmp_path, capsys):
     assert main([*words, "--step-size", "0.2", "--overwrite"]) == 0
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     cache = tmp_path / "cache"
     found = []

@@ -130,6 +130,7 @@ def test_the_line_of_the_issue_is_the_default():
     assert options.CriticalMap().max_steps >= 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_as_it_was")
 def test_command(tmp_path, capsys):
     words = ["critical-map", "--resolution", "12", "12", "--max-steps", "2000", "--out", "run"]

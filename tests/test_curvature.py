@@ -243,6 +243,7 @@ def test_trace_is_unbiased_with_an_honest_error(rng, key):
         curvature.trace(loss, jnp.zeros(30), key, num_samples=1)
 
 
+@pytest.mark.slow
 def test_spectral_density_integrates_to_one_and_finds_the_bulk(rng, key):
     pytest.importorskip("matfree")
     values = np.concatenate([np.zeros(30), [3.0] * 10])  # two distinct eigenvalues: the Krylov space is exhausted

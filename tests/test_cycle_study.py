@@ -68,6 +68,7 @@ def test_a_complete_run_is_read_back(study):
     assert again.record.summary == study.record.summary
 
 
+@pytest.mark.slow
 def test_momentum_and_given_starts(tmp_path):
     asked = options.Cycle(
         rule="heavy-ball", beta=0.5, step_size=0.8, start=(1.0, 1.1, -1.0, -1.1), doublings=0, follow=1,

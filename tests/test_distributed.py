@@ -167,6 +167,7 @@ def test_two_processes_count_the_same_as_one(start, whole, tmp_path):
     assert "nothing was computed" in again[1].log.read_text()
 
 
+@pytest.mark.slow
 def test_what_stops_one_process_stops_all_and_both_go_on_from_disks_of_their_own(start, whole, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
 

@@ -166,6 +166,7 @@ def test_proposition_6_reaches_any_curvature(rng):
         assert spectrum[0] == pytest.approx(-curvature, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_propositions_10_and_22_reach_any_curvature():
     rng = np.random.default_rng(3)
     x, y = jnp.asarray(rng.standard_normal((2, 4))), jnp.asarray(rng.standard_normal((4, 2)))

@@ -85,6 +85,7 @@ def test_a_complete_run_is_read_back_and_another_is_refused(study):
         lyapunov.run(dataclasses.replace(SMALL, seed=4, out=study.record.path, resume=True))
 
 
+@pytest.mark.slow
 def test_another_rule_and_another_loss(tmp_path):
     asked = dataclasses.replace(
         SMALL, rule="heavy-ball", beta=0.5, step_sizes="0.2,0.3", loss=options.Quadratic((1.0, 8.0)), out=tmp_path / "q"

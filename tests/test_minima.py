@@ -36,7 +36,11 @@ def on_manifold(key, loss, widths, num):
 #
 
 
-@pytest.mark.parametrize("widths", [(2, 2, 2), pytest.param((2, 3, 3, 2), marks=pytest.mark.slow), (3, 1, 3)], ids=str)
+@pytest.mark.parametrize(
+    "widths",
+    [(2, 2, 2), pytest.param((2, 3, 3, 2), marks=pytest.mark.slow), pytest.param((3, 1, 3), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_projection_and_spaces(key, rng, widths):
     loss = network(rng, widths, samples=6)
     minimum = on_manifold(key, loss, widths, 1)[0]
@@ -103,7 +107,7 @@ def test_a_residual_can_be_passed_as_an_argument():
     "widths",
     [
         (2, 2, 2),
-        (2, 2, 2, 2),
+        pytest.param((2, 2, 2, 2), marks=pytest.mark.slow),
         pytest.param((3, 4, 2), marks=pytest.mark.slow),
         pytest.param((2, 3, 2, 1), marks=pytest.mark.slow),
         pytest.param((2, 2, 2, 2, 2), marks=pytest.mark.slow),
@@ -131,6 +135,7 @@ def test_flattest_minimum_where_eigenvalues_meet(key):
     np.testing.assert_allclose(found.sharpness, 4.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_flattest_minimum_for_data_that_are_not_whitened(key, rng):
     for key_data in jax.random.split(key, 3):
         loss = network(rng, (3, 2, 1), samples=6, scale=1.0)

@@ -78,6 +78,7 @@ def test_rows_have_shares_with_intervals(plane):
     assert rows[3]["exponent"]["low"] <= rows[3]["exponent"]["median"] <= rows[3]["exponent"]["high"]
 
 
+@pytest.mark.slow
 def test_an_invariant_circle_is_quasi_periodic():
     points = np.random.default_rng(1).uniform(0.4, 0.6, (20, 2))
     sizes = np.array([1.9, 2.02, 2.1, 2.27])

@@ -138,6 +138,7 @@ def test_orbits_of_figure_2(tmp_path):
     assert not orbit.run(options.Orbit(out=tmp_path / "orbit", num_steps=10)).fresh
 
 
+@pytest.mark.slow
 def test_one_orbit_of_many_parameters(tmp_path):
     asked = options.Orbit(
         step_sizes=(0.1,), boxes=(((-1.0, 1.0), (-1.0, 1.0)),), start=(1.0, 0.5, 0.2), loss=options.Scalar(depth=3),

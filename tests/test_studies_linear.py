@@ -61,6 +61,7 @@ def test_the_directory_and_the_dataset(study):
     assert not overfitting.run(dataclasses.replace(SMALL, out=study.record.path)).fresh
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
     asked = dataclasses.replace(SMALL, out=tmp_path / "run")
 
@@ -118,6 +119,7 @@ def test_bad_options_leave_no_directory(change, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_figure_1b(tmp_path):
     asked = options.Critical(
         samples=2000, starts=1, step_sizes="0.2:0.6:3", resolution=(60, 60), max_steps=500, out=tmp_path / "run"
@@ -144,7 +146,9 @@ def test_stable_share_in_a_box_off_the_centre():
     np.testing.assert_allclose(critical.stable_share(loss, 1.0, box, sizes, np.dtype(float)), exact, atol=1e-5)
 
 
-@pytest.mark.parametrize("loss", [options.Vector(dim=2), options.Linear(widths=(2, 2, 2))])
+@pytest.mark.parametrize(
+    "loss", [options.Vector(dim=2), pytest.param(options.Linear(widths=(2, 2, 2)), marks=pytest.mark.slow)]
+)
 def test_the_flattest_minimum_of_every_loss_with_a_closed_form(loss, tmp_path):
     asked = options.Critical(samples=50, starts=1, step_sizes="0.1,0.2", loss=loss, out=tmp_path / "run")
     summary = critical.run(asked).record.summary

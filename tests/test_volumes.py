@@ -93,6 +93,7 @@ def test_an_exact_ellipsoid_in_forty_dimensions(monkeypatch, direct):
     assert estimate.standard_error < 0.02
 
 
+@pytest.mark.slow
 def test_walks_agree_with_the_exact_ellipsoid(monkeypatch):
     monkeypatch.setattr(walks, "DIRECT", 0.6)
     estimate, exact = ellipsoid(4)
@@ -100,6 +101,7 @@ def test_walks_agree_with_the_exact_ellipsoid(monkeypatch):
     assert_within(estimate, exact)
 
 
+@pytest.mark.slow
 def test_single_precision():
     estimate, exact = ellipsoid(2, dtype=jnp.float32)
     assert_within(estimate, exact)
