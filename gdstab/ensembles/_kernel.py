@@ -67,7 +67,7 @@ class LaneLoss(eqx.Module):
 
     `vmap` moves lanes to the front of every intermediate array, which is slow for products of small matrices. A loss
     that says how it is evaluated on lanes at the back, `on_lanes(theta) -> [lanes]`, is evaluated so, and its gradient
-    too, whatever the update rule.
+    too, whatever the update rule. `lanes_together`, if it has that, is the least number of lanes of a CPU's block.
     """
 
     loss: LossFn
