@@ -223,6 +223,7 @@ def test_bad_input_ends_with_one_message(words, message, command_line, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_found(command_line, capsys):
     words = "--resolution 128 128 --coarse 32 32 --samples 4096 --contrast 2 --out run"
     assert command_line(words) == 0

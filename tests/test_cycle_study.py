@@ -108,6 +108,7 @@ def test_the_figure_shows_every_branch(study):
     assert {"period 2", "period 3", "unstable", "fold"} <= labels
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys, process_as_it_was):
     words = [
         "--starts",

@@ -30,6 +30,7 @@ def adam(tmp_path_factory):
     return multipliers.run(asked)
 
 
+@pytest.mark.slow
 def test_momentum_at_the_flattest_minimum(heavy_ball):
     summary = heavy_ball.record.summary
     assert summary["point"] == [1.0, 1.0]

@@ -182,6 +182,7 @@ def test_sobol_replicates_agree_better_than_random_points(key):
     assert means["sobol"].std() < means["random"].std() / 20
 
 
+@pytest.mark.slow
 def test_sources_without_64_bits(key):
     """Same points, with 32-bit words alone."""
     wide = {kind: draw(KINDS[kind](key, 64, "float32"), 64) for kind in ("box", "ball", "sobol", "strata")}

@@ -79,6 +79,7 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
         assert resumed.record.summary[name] == study.record.summary[name]
 
 
+@pytest.mark.slow
 def test_strata_are_identified_from_exact_critical_points(key):
     widths = (4, 3, 3)
     target = endings.draw_target(widths, 0, 0, np.dtype(float))

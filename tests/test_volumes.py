@@ -72,7 +72,7 @@ def log_ball(dim):
     return dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 4, 8])
+@pytest.mark.parametrize("dim", [1, pytest.param(2, marks=pytest.mark.slow), 4, 8])
 def test_exact_ellipsoids(dim):
     estimate, exact = ellipsoid(dim)
     assert_within(estimate, exact)
@@ -124,6 +124,7 @@ def test_a_cube_in_nine_dimensions_needs_a_ladder():
     assert estimate.standard_error < 0.08
 
 
+@pytest.mark.slow
 def test_a_radius_cuts():
     estimate = cube(3, radius=1.0)
     assert_within(estimate, log_ball(3))
