@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,24 +16,12 @@ SMALL = {"starts": 16, "transient": 1500, "kept": 32, "bins": 200, "max_steps": 
 QUICK = SMALL | {"starts": 4, "transient": 300, "doublings": 0, "hysteresis": 0, "max_steps": 300}
 # By mpmath with 40 digits: Newton's method on X = g^p(X), (g^p)'(X) = -1 for g(X) = (1 + k) X - X^3, p = 4, 8, 16.
 CASCADE = 1.288031754482843, 1.299227939650204, 1.301628914037081
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 @pytest.fixture
-def command_line(tmp_path, monkeypatch):
+def command_line(process_as_it_was):
     """The command line, in a folder of its own; the process is as before afterwards."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield lambda words: main(["bifurcation", *words.split()])
-    for name, value in before.items():
-        jax.config.update(name, value)
+    return lambda words: main(["bifurcation", *words.split()])
 
 
 @pytest.fixture(scope="module")

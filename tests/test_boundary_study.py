@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 
-import jax
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -19,24 +18,12 @@ from gdstab.updates import gradient_descent
 
 SMALL = {"resolution": (256, 256), "samples": 8192}
 SMOOTH = options.Regularised(decay=0.0, scale=1.0)
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 @pytest.fixture
-def command_line(tmp_path, monkeypatch):
+def command_line(process_as_it_was):
     """The command line, in a folder of its own; the process is as before afterwards."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield lambda words: main(["boundary", *words.split()])
-    for name, value in before.items():
-        jax.config.update(name, value)
+    return lambda words: main(["boundary", *words.split()])
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from gdstab.cli import COMMANDS, main, process
@@ -13,23 +12,8 @@ from gdstab.studies import options
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--resolution", "20", "20", "--max-steps", "2000"]
-_SETTINGS = (
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
-
-@pytest.fixture(autouse=True)
-def _leave_the_process_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])

@@ -3,7 +3,7 @@ r"""The exact risk of a shallow ReLU network and its gradient: a spline with sor
 On $[\alpha, \beta]$ the network is a straight line that bends by $(1 - \zeta)\,v_j |w_j|$ at breakpoints $t_j$ inside.
 A sorting network of fixed shape (Batcher's bitonic one) orders the breakpoints of all lanes at once; running sums give
 the network on the pieces in between, and the integrals of the residual up to each breakpoint, which the same exchanges
-in reverse order bring back to the neurons: work about $N \log^2 N$, with no index that depends on data.
+in reverse order bring back to the neurons. No index depends on data.
 
 On the piece $[m - h, m + h]$ the residual is $r = \sum_k \rho_k P_k((x - m) / h)$ in the Legendre basis, so that
 $\int r^2 = h \sum_k 2 \rho_k^2 / (2 k + 1)$: a sum of squares, never negative, whose rounding error is relative to
