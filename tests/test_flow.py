@@ -109,6 +109,22 @@ def test_constant_steps_are_of_second_order():
     np.testing.assert_allclose(single.theta, flows[0].theta, rtol=1e-5)
 
 
+def test_constant_steps_are_those_of_adams_and_bashforth():
+    """Against the recurrence by hand, and between the steps the parabola that has both slopes."""
+    loss = losses.ScalarProduct()
+    flow = gradient_flow(loss, jnp.array([1.5, 0.5]), 0.5, step=0.1, dense=True, max_steps=5)
+    slope = lambda theta: -np.asarray(jax.grad(loss)(jnp.asarray(theta)))  # noqa: E731
+    path = [np.array([1.5, 0.5])]
+    slopes = [slope(path[0] - 0.1 * slope(path[0]))]
+    for _ in range(5):
+        slopes.append(slope(path[-1]))
+        path.append(path[-1] + 0.1 * (1.5 * slopes[-1] - 0.5 * slopes[-2]))
+    np.testing.assert_allclose(flow.theta, path[-1], rtol=1e-13)
+    np.testing.assert_allclose(flow.at(0.1 * np.arange(6)), path, rtol=1e-13)
+    between = path[2] + 0.03 * slopes[3] + 0.03**2 / 0.2 * (slopes[3] - slopes[2])
+    np.testing.assert_allclose(flow.at(0.23), between, rtol=1e-13)
+
+
 def test_constant_steps_cross_kinks_at_once():
     """The slope is 1 above zero and 3 below: the flow is known, and its error at most the jump times half a step."""
     loss = lambda x: jnp.sum(jnp.where(x > 0, x, 3 * x))  # noqa: E731

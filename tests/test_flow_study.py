@@ -195,6 +195,7 @@ def test_figure_1_at_a_small_size(tmp_path, monkeypatch):
     found = done.record.summary["networks"]["one"]
     assert found["order"] == pytest.approx(1, abs=0.1)
     assert found["parameters"] == 64 * 4 + 4 * 10
+    assert all(0 < row["from_flow_error"] < 1e-3 * row["from_flow"] for row in found["rows"])
     rows = {row.quantity: row.here for row in done.rows}
     assert rows["largest drift between eta and eta/2"].endswith("%")
     again = reproduce.run("D.1", asked)
@@ -203,13 +204,14 @@ def test_figure_1_at_a_small_size(tmp_path, monkeypatch):
 
 @pytest.mark.slow  # convolutions compile for long
 def test_figure_3_at_a_small_size(tmp_path):
-    asked = FigureD3(step_size=0.02, ratios=(2,), num_steps=4, points=2, samples=10, rtol=1e-4, out=tmp_path / "run")
+    asked = FigureD3(step_size=0.02, ratios=(2,), num_steps=4, points=2, samples=10, out=tmp_path / "run")
     done = reproduce.run("D.3", asked)
     networks = done.record.summary["networks"]
     assert list(networks) == ["convolutional, max pooling", "convolutional, subsampling"]
     for found in networks.values():
-        assert found["rows"][0]["drift"] == 0 < found["rows"][1]["drift"] < 0.01 * found["rows"][0]["travelled"]
+        assert found["rows"][0]["drift"] == 0 < found["rows"][1]["drift"] < 0.05 * found["rows"][0]["travelled"]
         assert found["flow"]["status"] == "finished"
+        assert all(0 < row["from_flow_error"] < 0.01 * row["from_flow"] for row in found["rows"])
 
 
 def test_mnist_without_files_is_refused(tmp_path, monkeypatch):

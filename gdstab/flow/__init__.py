@@ -9,10 +9,12 @@ from gdstab.flow.gradient_flow import Flow as Flow
 from gdstab.flow.gradient_flow import gradient_flow as gradient_flow
 from gdstab.flow.gradient_flow import gradient_flows as gradient_flows
 from gdstab.flow.gradient_flow import settled as settled
+from gdstab.flow.multistep import AdamsBashforth2 as AdamsBashforth2
 from gdstab.flow.status import FlowStatus as FlowStatus
 from gdstab.flow.status import diagnose as diagnose
 
 __all__ = [
+    "AdamsBashforth2",
     "Deviation",
     "Exceedance",
     "Flow",

@@ -64,7 +64,9 @@ class Deviation(eqx.Module):
     loss: Float[Array | np.ndarray, "*starts steps times"]
     flow_loss: Float[Array | np.ndarray, "*starts steps times"]
     flow_error: Float[Array | np.ndarray, "*starts steps times"] | None
-    """Distance of the flow from one at a tenth of the tolerances, or with half the step; None unless asked for."""
+    """Distance of the flow from one at a tenth of the tolerances, or with twice the step; None unless asked for."""
+    distance_error: Float[Array | np.ndarray, "*starts steps times"] | None
+    """By how much `distance` from that second flow is another one; None unless asked for."""
     observed: Any
     """`observe(theta)` of descent, further axes behind the times; None unless asked for."""
     flow_observed: Any
@@ -124,8 +126,8 @@ def deviation(
     modified
         Whether to follow the flow of `ModifiedLoss` too, once for each step size.
     estimate_error
-        Whether to follow the flow a second time, at a tenth of the tolerances or with half the `step`, for
-        `flow_error`.
+        Whether to follow the flow a second time, at a tenth of the tolerances or with twice the `step`, for
+        `flow_error` and `distance_error`.
     observe
         Anything else of the parameters to keep at the recorded times, of descent and of the flow.
     map_points
@@ -246,17 +248,17 @@ class _March(eqx.Module):
 
         def window(carry, row):
             end, made, updates, times = row
-            flow, finer, modified, thetas = carry
+            flow, second, modified, thetas = carry
             descend = lambda lane: self._descend(*lane)  # noqa: E731
             thetas = lax.map(descend, (thetas, step_sizes, updates - made))
             flow, path = self._advance(flow, end, times)
-            finer_path = None
-            if finer is not None:
-                finer, finer_path = self._advance(finer, end, times, finer=True)
+            other_path = None
+            if second is not None:
+                second, other_path = self._advance(second, end, times, second=True)
             if modified is not None:
                 modified = lax.map(lambda lane: self._correct(*lane), (modified, step_sizes, times))
-            record = self._compare(theta0, thetas, flow, path, finer_path, modified)
-            return (flow, finer, modified, thetas), record
+            record = self._compare(theta0, thetas, flow, path, other_path, modified)
+            return (flow, second, modified, thetas), record
 
         first = self._compare(theta0, carry[3], flow, carry[3], carry[3] if self.estimate_error else None, modified)
         rows = (ends[1:], updates[:-1], updates[1:], times[1:])
@@ -271,10 +273,10 @@ class _March(eqx.Module):
         rule = gradient_descent()
         return lax.fori_loop(0, updates, lambda _, theta: rule.step(self.loss, theta, step_size), theta)
 
-    def _advance(self, flow, end, times=None, loss=None, finer=False):
+    def _advance(self, flow, end, times=None, loss=None, second=False):
         """Follow to the end of the window; and the points at the times of each descent, [steps, ...]."""
         end = jnp.where(flow.status == FlowStatus.FINISHED, end, flow.time)
-        method = self.method.finer(end - flow.time) if finer else self.method
+        method = self.method.paired(end - flow.time, second=second) if self.estimate_error else self.method
         interpolated = times is not None and not self.common
         order = jnp.argsort(times) if interpolated else None
         found = follow(
@@ -293,13 +295,14 @@ class _March(eqx.Module):
         """Follow the modified flow of one step size to the time of its descent."""
         return self._advance(flow, time, loss=ModifiedLoss(self.loss, step_size))[0]
 
-    def _compare(self, theta0, thetas, flow, path, finer_path, modified):
+    def _compare(self, theta0, thetas, flow, path, other_path, modified):
         finest = jnp.argmin(self.schedule[0])
         goes_on = flow.status == FlowStatus.FINISHED
         valid = lambda values: jnp.where(goes_on, values, jnp.nan)  # noqa: E731
+        distance, twice = _apart(thetas, path), other_path is not None
         observe = self.observe or (lambda _: None)
         return {
-            "distance": valid(_apart(thetas, path)),
+            "distance": valid(distance),
             "modified_distance": None if modified is None else jnp.where(
                 modified.status == FlowStatus.FINISHED, _apart(thetas, modified.theta), jnp.nan
             ),
@@ -307,7 +310,8 @@ class _March(eqx.Module):
             "travelled": _apart(thetas, jax.tree.map(lambda leaf: leaf[None], theta0)),
             "loss": lax.map(self.loss, thetas),
             "flow_loss": valid(lax.map(self.loss, path)),
-            "flow_error": None if finer_path is None else valid(_apart(path, finer_path)),
+            "flow_error": valid(_apart(path, other_path)) if twice else None,
+            "distance_error": valid(jnp.abs(distance - _apart(thetas, other_path))) if twice else None,
             "observed": lax.map(observe, thetas),
             "flow_observed": lax.map(observe, path),
         }  # fmt: skip

@@ -135,13 +135,13 @@ def gradient_flow(
     until
         Stop early where `until(theta)` is true, for instance `settled(loss, grad_tol)`; asked after every step.
     step
-        Constant steps of at most this length instead of tolerances, by default of the midpoint rule. A kink that is
-        crossed then costs nothing, and an error of the first order in the step, without bias: what is left of all of
-        them is seen by halving the step.
+        Constant steps of at most this length instead of tolerances, by default of `AdamsBashforth2`, one gradient each:
+        below $1 / \lambda_{\max}$. A kink that is crossed then costs nothing, and an error of the first order in the
+        step, without bias: what is left of all of them is seen by halving the step.
     solver
-        Of diffrax; `Tsit5()` by default, whose steps are bounded by about $3.3 / \lambda_{\max}$ near minima. Take
-        `Kvaerno5()`, which is implicit, where the Hessian is stiff: every step then solves with a dense Jacobian of
-        all parameters, so that it is for small problems.
+        Of diffrax; to tolerances `Tsit5()` by default, whose steps are bounded by about $3.3 / \lambda_{\max}$ near
+        minima. Take `Kvaerno5()`, which is implicit, where the Hessian is stiff: every step then solves with a dense
+        Jacobian of all parameters, so that it is for small problems.
     max_steps
         Steps of the solver at the most.
     escape_radius

@@ -40,7 +40,7 @@ class Flow:
     atol: float = 1e-10
     """absolute tolerance of the flow's solver"""
     flow_step: float | None = None
-    """constant steps of the flow's solver instead of tolerances; by default eta / 64 for networks with kinks"""
+    """constant steps of the flow's solver instead of tolerances; by default eta / 256 for networks with kinks"""
     max_steps: int = 100_000
     """steps of the solver between two recorded times, at the most"""
     escape_radius: float = 1e6

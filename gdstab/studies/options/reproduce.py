@@ -62,7 +62,7 @@ class FigureD1:
     """number of images, chosen at random; the paper has 1000"""
     seed: int = 0
     """of the images and of the initial weights"""
-    flow_steps: int = 64
+    flow_steps: int = 256
     """steps of the flow's solver in eta where the network has kinks: their errors are of first order in the step"""
     rtol: float = 1e-8
     """relative tolerance of the flow's solver where the network has none"""
@@ -112,6 +112,8 @@ class FigureD3(FigureD1):
     """updates with eta, the paper has 10000; with eta / r there are r times as many"""
     samples: int = 100
     """number of images, chosen at random; the paper has 1000"""
+    flow_steps: int = 512
+    """steps of the flow's solver in eta where the network has kinks: their errors are of first order in the step"""
     out: Path = Path("runs/D.3")
     """directory of the results"""
 

@@ -103,6 +103,7 @@ def to_dataset(trained: list[Trained]) -> xr.Dataset:
     names = ("distance", "travelled", "loss")
     table = {name: (along, np.stack([getattr(one.found, name) for one in trained])) for name in names}
     table["drift"] = (along, np.stack([one.drift for one in trained]))
+    table["distance_error"] = (along, np.stack([one.found.distance_error for one in trained]))
     for name in ("flow_loss", "flow_error"):
         table[name] = (along[::2], np.stack([getattr(one.found, name)[0] for one in trained]))
     first = trained[0].found
@@ -115,7 +116,9 @@ def summarise(one: Trained) -> dict:
     found = one.found
     far, error = found.distance.max(axis=1), found.flow_error.max()
     clear = np.isfinite(far) & (far > 10 * error)  # of the flow's own error
-    steps = zip(found.step_sizes, found.travelled, found.distance, one.drift, found.loss, strict=True)
+    steps = zip(
+        found.step_sizes, found.travelled, found.distance, found.distance_error, one.drift, found.loss, strict=True
+    )
     return {
         "flow": {
             "status": flow.FlowStatus(int(found.status)).name.lower(), "time": float(found.time),
@@ -128,9 +131,9 @@ def summarise(one: Trained) -> dict:
         "rows": [
             {
                 "step_size": float(eta), "travelled": _plain(travelled[-1]), "from_flow": _plain(apart.max()),
-                "drift": _plain(drift.max()), "loss": _plain(loss[-1]),
+                "from_flow_error": _plain(change.max()), "drift": _plain(drift.max()), "loss": _plain(loss[-1]),
             }
-            for eta, travelled, apart, drift, loss in steps
+            for eta, travelled, apart, change, drift, loss in steps
         ],
     }  # fmt: skip
 
@@ -146,7 +149,8 @@ def compare(one: Trained) -> list[Row]:
         Row(f"largest drift between eta and eta/{ratios[-1]:.0f}", "minor", _share(finest, travelled[-1])),
         Row("largest distance of eta from the flow", "-", _share(apart, travelled[-1])),
         Row("the same for the smallest step size", "-", _share(found.distance[-1], travelled[-1])),
-        Row("error of the flow, by half its steps", "-", _share(found.flow_error[0], apart.max())),
+        Row("error of the flow, against another solve", "-", _share(found.flow_error[0], apart.max())),
+        Row("change of both distances with that other", "-", _changes(found)),
         Row("largest gap of the loss from that of the flow", "slight", f"{_gap(found):.2g}"),
     ]
     return rows if np.isfinite(apart).all() else [*rows, Row("the flow stopped early", "-", f"{float(found.time):.4g}")]
@@ -165,6 +169,12 @@ def picture(one: Trained) -> figures.Closeness:
 def _share(values: np.ndarray, whole: float) -> str:
     """The largest of some distances, and its share of another."""
     return f"{values.max():.3g}, {100 * values.max() / whole:.2g}%"
+
+
+def _changes(found: flow.Deviation) -> str:
+    """How much the distances of the largest and the smallest step size change with the second flow, at the most."""
+    shares = 100 * found.distance_error.max(axis=1) / found.distance.max(axis=1)
+    return f"{shares[0]:.2g}%, {shares[-1]:.2g}%"
 
 
 def _gap(found: flow.Deviation) -> float:
