@@ -163,4 +163,3 @@ def test_all_claims(tmp_path):
     rows = claims.run_report(out=tmp_path)
     assert {row["id"]: row["verdict"] for row in rows} == EXPECTED
     assert claims.exit_code(rows) == 0
-    assert max(row["seconds"] for row in rows) < 60

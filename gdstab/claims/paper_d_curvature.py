@@ -41,8 +41,8 @@ def cross_entropy(prediction, target):
 class Network(eqx.Module):
     """The mean loss of a homogeneous network, dense or with shared weights, written apart from what is tested."""
 
-    inputs: Float[Array, "d_in samples"]
-    targets: Float[Array, "samples d_out"]
+    inputs: Float[Array, "*many d_in samples"]
+    targets: Float[Array, "*many samples d_out"]
     slopes: tuple[float, float] = eqx.field(static=True)
     output_loss: Callable = eqx.field(static=True)
     shared: bool = eqx.field(static=True, default=False)
