@@ -163,6 +163,18 @@ def check_theta(theta: Theta) -> None:
             )
 
 
+def check_one_dtype(theta: Theta) -> None:
+    """All leaves of the parameters must have the same dtype, in which the work is done.
+
+    Examples
+    --------
+    >>> check_one_dtype({"weight": np.ones(2), "bias": np.ones(1)})
+    """
+    found = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(theta)})
+    if len(found) > 1:
+        raise ValueError(f"expected parameters of one dtype, got {', '.join(found)}; convert them with leaf.astype")
+
+
 def check_loss(loss: Any, theta: Theta) -> None:
     """A loss must take `theta`, one point, and give one real floating number; nothing is computed to see that.
 

@@ -265,3 +265,16 @@ def test_a_relu_teacher_is_a_relu_network():
 def test_bad_teachers(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("labels", [[0.0, np.nan], ["a", "b"], [0.0, 1.0]])
+def test_labels_of_another_kind_are_refused(labels):
+    with pytest.raises(ValueError, match="expected integer labels"):
+        data.Dataset(np.ones((2, 1)), np.array(labels))
+
+
+def test_statistics_are_checked():
+    given = data.Dataset(np.array([[0.5], [0.25]]), np.array([0, 1]))
+    np.testing.assert_allclose(data.normalised(given, (0.5, 0.25)).inputs, [[0.0], [-1.0]])
+    with pytest.raises(ValueError, match="standard deviation"):
+        data.normalised(given, (0.0, 0.0))

@@ -151,10 +151,30 @@ def test_the_smallest_step_size_that_strays():
     ratio = found.deviation / [largest(eta) for eta in found.step_sizes]
     assert (ratio > 0.97).all()
     assert (ratio < 1 + 1e-5).all()
+    assert (ratio[found.step_sizes >= 1.0 / 100] > 1 - 1e-5).all()  # every update is seen
     assert largest(found.below) < 0.02 < 1.03 * largest(found.step_size)
     assert found.below < found.step_size < found.below * 1.001
     assert find(5.0)[:2] == (np.inf, 1.0)
     assert tuple(np.round(find(1e-6)[:2], 12)) == (1e-3, 0.0)
+
+
+@pytest.mark.parametrize(("time", "high"), [(10.0, 10.0), (20.0, 5.0)])
+def test_the_search_sees_what_steps_do_long_before_the_end(time, high):
+    """Beyond t = 1 the deviation falls again: step sizes near the time must be looked at between their updates."""
+    found = first_exceedance(parabola, jnp.ones(1), 0.02, time, between=(1e-3, high), precision=1e-17)
+    k = np.arange(1, 2000)[:, None]
+    eta = np.array([found.below, found.step_size])
+    early, late = np.abs((1 - eta) ** k - np.exp(-k * eta)).max(axis=0)
+    assert early <= 0.02 * (1 + 1e-7)
+    assert late >= 0.02 * (1 - 1e-7)
+    assert found.step_size < found.below * (1 + 1e-12)  # as far as numbers go
+    contracting = found.step_sizes < 1  # above few updates fit, at times one more and at times one less
+    assert (np.diff(found.deviation[contracting]) > -1e-7).all()
+
+
+def test_settings_that_are_no_use_for_a_search():
+    with pytest.raises(ValueError, match="got map_points, times"):
+        first_exceedance(parabola, jnp.ones(1), 0.1, 1.0, between=(0.1, 0.5), times=[1.0], map_points=map_points)
 
 
 def parabola(x):
@@ -178,7 +198,7 @@ POWERS = [  # factor, power, even, start, what becomes of the flow, and words of
     (2.0, 0.5, False, 0.5, FlowStatus.NONFINITE, "domain"),
     (1.0, 1.0, True, 0.5, FlowStatus.STALLED, "kink"),
     (0.5, 2.0, False, jnp.inf, FlowStatus.NONFINITE, "domain"),
-    (0.5, 2.0, False, 1e7, FlowStatus.ESCAPED, "norm 1e+07"),
+    (0.5, 2.0, False, 1e7, FlowStatus.ESCAPED, "norm 1e+07: it starts there"),
     (0.5, 2.0, False, 1.0, FlowStatus.SETTLED, "until"),
     (-1 / 3, 3.0, False, 0.25, FlowStatus.FINISHED, "has come"),
 ]
@@ -200,6 +220,36 @@ def test_how_flows_stop_is_told_apart():
     for i, row in enumerate(POWERS):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], found)
         assert row[5] in diagnose(Power(*(column[i] for column in rows[:3])), one)
+
+
+def test_what_leaves_the_ball_is_no_escape_to_infinity():
+    """Constant steps that are too long; and a flow that slows down on its way to a minimum outside."""
+    steep = lambda x: 50 * jnp.sum(x**2)  # noqa: E731
+    assert "shorten `step`" in diagnose(steep, gradient_flow(steep, jnp.ones(1), 10.0, step=0.1))
+    far = lambda x: 0.5 * jnp.sum((x - 10) ** 2)  # noqa: E731
+    said = diagnose(far, gradient_flow(far, jnp.ones(1), 10.0, escape_radius=5.0))
+    assert said.startswith("ESCAPED")
+    assert "slows down" in said
+    assert "raise that" in said
+
+
+def test_times_that_are_none():
+    for time in (jnp.nan, jnp.inf, -1.0, np.ones(2)):
+        with pytest.raises(ValueError, match="time: expected"):
+            gradient_flow(parabola, jnp.ones(1), time)
+        with pytest.raises(ValueError, match="time: expected"):
+            gradient_flows(parabola, jnp.ones((2, 1)), time)
+    for save_at in ([0.5, 3.0], [0.5, 0.2]):
+        with pytest.raises(ValueError, match="save_at"):
+            gradient_flows(parabola, jnp.ones((2, 1)), 1.0, save_at=np.array(save_at))
+
+
+def test_leaves_of_two_dtypes_are_refused():
+    mixed = {"a": jnp.ones(1, jnp.float32), "b": jnp.ones(1)}
+    loss = lambda tree: jnp.sum(tree["a"].astype(float) ** 2) + jnp.sum(tree["b"] ** 2)  # noqa: E731
+    for follow in (lambda: gradient_flow(loss, mixed, 1.0), lambda: deviation(loss, mixed, 0.1, 1.0)):
+        with pytest.raises(ValueError, match="one dtype, got float32, float64"):
+            follow()
 
 
 def test_a_batch_of_flows_keeps_its_members_fates():

@@ -389,3 +389,23 @@ def test_the_bound_of_lemma_31_by_what_is_kept():
         first = (2 * layers[0], *layers[1:])
         expected = np.sqrt(reach * float(fb.unbalancedness(first)))
         assert float(fb.balanced_distance(first)) == pytest.approx(expected)
+
+
+def test_where_curvature_vanishes_every_step_will_do_and_where_it_is_unknown_none():
+    times, growth = np.array([0.0, 1.0, 2.0]), np.array([0.5, 0.0])
+    assert float(fb.max_step(times, growth, 0.0, 1.0, 0.1)) == np.inf
+    assert fb.descent_bound(times, growth, 0.0, 1.0, 0.1, 10.0).tolist() == [0, 0, 0]
+    assert float(fb.max_step(times, np.array([0.5, np.inf]), 1.0, 1.0, 0.1)) == 0
+    assert fb.euler_bound(times, np.array([0.5, np.inf]), 1.0)[2] == np.inf
+    with pytest.raises(ValueError, match="growth"):
+        fb.max_step(times, np.array([0.5, np.nan]), 1.0, 1.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"initial": -1.0}, "initial"), ({"initial_loss": np.nan}, "loss"), ({"least_eigenvalue": np.nan}, "eigenvalue")],
+)
+def test_constants_that_are_none(changed, message):
+    usual = {"smoothness": 1.0, "initial_loss": 1.0, "least_eigenvalue": 0.0, "radius": 0.1, "time": 1.0}
+    with pytest.raises(ValueError, match=message):
+        fb.max_step_smooth(**usual | changed)

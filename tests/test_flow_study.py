@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from gdstab import records
+from gdstab import figures, records
 from gdstab.cli import COMMANDS, main
+from gdstab.cli import flow as cli_flow
 from gdstab.losses.network_models import FullyConnected
 from gdstab.studies import building, flow, options, reproduce, training
 from gdstab.studies.options.reproduce import FIGURES, FigureD1, FigureD3
@@ -106,6 +107,22 @@ def test_a_flow_that_escapes_is_diagnosed(tmp_path):
     assert (study.record.path / "start_1.png").is_file()
 
 
+@pytest.mark.parametrize(("power", "known"), [pytest.param("1.0", True, marks=pytest.mark.slow), ("1.5", False)])
+def test_a_loss_without_curvature_and_one_whose_tube_leaves_its_domain(power, known, tmp_path):
+    (tmp_path / "losses.py").write_text(f"import jax.numpy as jnp\nloss = lambda x: jnp.sum(x**{power})\n")
+    changed = {"start": (0.3, 0.05), "time": 0.2, "points": 2, "curvature_points": 2, "ratios": (2,)}
+    asked = options.Flow(
+        **{**SMALL, **changed, "loss": options.Custom(str(tmp_path / "losses.py") + ":loss", 2)}, out=tmp_path / "run"
+    )
+    way = flow.run(asked).record.summary["ways"][0]
+    assert (way["curvature"]["beta"] is not None) is known
+    assert all(row["bound_holds"] for row in way["rows"])
+    assert way["rows"][0]["bound_until"] == pytest.approx(0.2 if known else 0.0)
+    unknown = cli_flow._unknown(way["curvature"])
+    assert len(unknown) == (not known)
+    assert known or "lower --radius" in unknown[0]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -113,6 +130,8 @@ def test_a_flow_that_escapes_is_diagnosed(tmp_path):
         ({"time": 0.05}, "at least one step of 0.1"),
         ({"ratios": (1,)}, "--ratios"),
         ({"radius": 0.0}, "radius"),
+        ({"start": (np.nan, 1.0)}, "finite numbers"),
+        ({"dense_limit": -1}, "dense_limit"),
     ],
 )
 def test_bad_options_leave_no_directory(changed, message, tmp_path):
@@ -212,6 +231,17 @@ def test_figure_3_at_a_small_size(tmp_path):
         assert found["rows"][0]["drift"] == 0 < found["rows"][1]["drift"] < 0.05 * found["rows"][0]["travelled"]
         assert found["flow"]["status"] == "finished"
         assert all(0 < row["from_flow_error"] < 0.01 * row["from_flow"] for row in found["rows"])
+
+
+def test_descents_that_overflow_are_drawn():
+    lost = np.array([0.0, np.inf, np.nan])
+    picture = figures.Closeness(
+        "a network", np.array([2.0, 1.0]), np.arange(3), np.stack([lost, lost]), np.ones(3), np.abs(lost),
+        np.array([[0.0] * 3, [0.0, np.inf, np.inf]]), lost, lost, np.array([0.0, 1e-4, 1e-3]),
+    )  # fmt: skip
+    drawn = figures.draw_closeness([picture])
+    assert all(np.isfinite(axes.get_ylim()).all() for axes in drawn.axes)
+    assert drawn.axes[2].get_ylim()[0] > 0
 
 
 def test_mnist_without_files_is_refused(tmp_path, monkeypatch):

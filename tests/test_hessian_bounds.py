@@ -9,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from gdstab.theory import hessian_bounds as hb
+from gdstab.theory.hessian_bounds import bounds
 
 LINEAR, RELU, LEAKY = (1.0, 1.0), (1.0, 0.0), (1.0, -0.3)
 WIDTHS, SAMPLES, NUM = (2, 3, 2, 2), 3, 1000
@@ -263,3 +264,24 @@ def test_single_precision_stays_single():
 
     shapes = jax.eval_shape(bounds, (jnp.ones((2, 2), jnp.float32),) * 3, jnp.ones((2, 3), jnp.float32))
     assert {each.dtype for each in shapes} == {np.dtype(np.float32)}
+
+
+def test_integer_data_are_no_integer_layers():
+    """-Y X^T of integer data: theta was cut to integers once."""
+    gradient = -np.array([[3, 0], [0, 1]])
+    point = hb.linear_concave_point(gradient, (2, 2, 2, 2), 10.0)
+    vector, unravel = ravel_pytree(point.theta)
+
+    def loss(vector):
+        W = unravel(vector)
+        return jnp.sum(jnp.asarray(gradient, float) * (W[2] @ W[1] @ W[0]))
+
+    assert float(jnp.linalg.eigvalsh(jax.hessian(loss)(vector))[0]) == pytest.approx(-10.0, rel=1e-12)
+
+
+def test_arguments_that_would_void_a_bound():
+    layers, column = (jnp.ones((2, 2)),) * 3, jnp.ones((2, 1))
+    with pytest.raises(ValueError, match="radius"):
+        hb.homogeneous_bound_near_zero(layers, column, column, -5.0)
+    with pytest.raises(ValueError, match="gradient_norm: expected one of frobenius, nuclear"):
+        bounds._check_norm("spectral", "gradient_norm", "frobenius", "nuclear")

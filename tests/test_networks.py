@@ -437,3 +437,20 @@ def test_bad_risks(change, message):
 def test_bad_models(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_accuracy_understands_integer_codes_and_refuses_labels_out_of_range():
+    inputs, labels = jnp.eye(3), np.array([0, 1, 1])
+    risk = NetworkRisk(eqx.nn.Linear(3, 3, use_bias=False, key=jax.random.key(0)), inputs, jnp.asarray(labels))
+    theta = jax.tree.map(lambda leaf: jnp.eye(*leaf.shape), risk.theta0)
+    assert float(risk.accuracy(theta)) == pytest.approx(2 / 3)
+    assert float(risk.accuracy(theta, inputs, np.eye(3, dtype=int)[labels])) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        risk.accuracy(theta, inputs, np.array([0, 1, 7]))
+
+
+def test_a_model_of_two_dtypes_is_refused():
+    model = eqx.nn.Linear(3, 3, key=jax.random.key(0))
+    model = eqx.tree_at(lambda layer: layer.bias, model, model.bias.astype(jnp.float16))
+    with pytest.raises(ValueError, match="one dtype"):
+        NetworkRisk(model, jnp.eye(3), jnp.array([0, 1, 2]))

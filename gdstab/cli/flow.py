@@ -24,7 +24,7 @@ def _start(number: int, way: dict, summary: dict) -> str:
     flow, curvature = way["flow"], way["curvature"]
     lines = [
         f"Start {number}, {summary['parameters']:,} parameters. Flow: {flow['said']}",
-        f"Error of the flow {_short(flow['error'] or 'not resolved (lower --rtol)')}; along it the Hessian lies "
+        f"Error of the flow {_error(flow)}; along it the Hessian lies "
         f"between {_short(curvature['smallest'])} and {_short(curvature['largest'])} (residual "
         f"{_short(curvature['residual'])})",
         "",
@@ -40,8 +40,21 @@ def _start(number: int, way: dict, summary: dict) -> str:
         f"Theorem 3, corrected, keeps descent within epsilon until the end for step sizes below "
         f"{_short(way['max_step'])}",
         *_warnings(way["rows"], summary["kinks"]),
+        *_unknown(curvature),
     ]
     return "\n".join(lines)
+
+
+def _error(flow: dict) -> str:
+    if not flow["steps"]:
+        return "-"
+    return _short(flow["error"] or "not resolved (lower --rtol)")
+
+
+def _unknown(curvature: dict) -> list[str]:
+    if None not in (curvature["beta"], curvature["gamma"]):
+        return []
+    return ["The gradient or the Hessian is not finite somewhere within epsilon: there is no bound; lower --radius"]
 
 
 def _table(rows: list[dict]) -> str:

@@ -34,16 +34,20 @@ class Dataset:
     name: str = "data"
 
     def __post_init__(self):
-        if len(self.inputs) == 0 or self.labels.shape != (len(self.inputs),):
+        for name in ("inputs", "labels"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        if self.inputs.ndim == 0 or len(self.inputs) == 0 or self.labels.shape != (len(self.inputs),):
             raise ValueError(
-                f"{self.name}: expected at least one image, and as many labels, got {len(self.inputs)} images and "
-                f"labels of shape {self.labels.shape}; do both files belong together?"
+                f"{self.name}: expected at least one image, and as many labels, got images of shape "
+                f"{self.inputs.shape} and labels of shape {self.labels.shape}; do both files belong together?"
             )
+        if not np.issubdtype(self.labels.dtype, np.integer):
+            raise ValueError(f"{self.name}: expected integer labels, got {self.labels.dtype}; convert them")
         low, high = int(self.labels.min()), int(self.labels.max())
-        if not np.issubdtype(self.labels.dtype, np.integer) or low < 0 or high >= self.classes:
+        if low < 0 or high >= self.classes:
             raise ValueError(
-                f"{self.name}: expected integer labels from 0 to {self.classes - 1}, got {self.labels.dtype} from "
-                f"{low} to {high}; is it the file of the labels?"
+                f"{self.name}: expected labels from 0 to {self.classes - 1}, got labels from {low} to {high}; is "
+                "it the file of the labels?"
             )
 
     def __len__(self) -> int:

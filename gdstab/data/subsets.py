@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from gdstab._validate import check_count
+from gdstab._validate import check_count, check_positive
 from gdstab.data.images import Dataset
 
 
@@ -27,6 +27,7 @@ def normalised(data: Dataset, statistics: tuple[float, float] | None = None) -> 
     the `pixel_statistics` of the training part for test images.
     """
     mean, deviation = pixel_statistics(data) if statistics is None else statistics
+    deviation = check_positive(deviation, "statistics: the standard deviation")
     inputs = (data.inputs.astype(np.float64) - mean) / deviation
     return dataclasses.replace(data, inputs=inputs.astype(data.inputs.dtype))
 

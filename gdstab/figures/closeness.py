@@ -78,7 +78,7 @@ def _draw_loss(axes: Axes, network: Closeness) -> None:
 def _draw_distances(axes: Axes, network: Closeness) -> None:
     axes.plot(network.iterations, network.travelled, color=FLOW, linewidth=1.2, linestyle="-.")
     _draw_drifts(axes, network)
-    axes.set(ylabel=r"distance of $\eta$ from $\eta/r$", ylim=(-0.02 * network.travelled.max(), None))
+    axes.set(ylabel=r"distance of $\eta$ from $\eta/r$", ylim=(-0.02 * _largest(network.travelled), None))
 
 
 def _draw_small(axes: Axes, network: Closeness) -> None:
@@ -91,14 +91,19 @@ def _draw_small(axes: Axes, network: Closeness) -> None:
     axes.plot(times, network.finest[later], color=FLOW, linewidth=1.0, linestyle=":")
     early = len(network.iterations) // 20 + 1
     lines = [values[early:] for values in (network.finest, network.drift[1], network.flow_error)]
-    low = min(values[values > 0].min(initial=np.inf) for values in lines)
-    top = network.travelled.max()
-    axes.set(ylabel="distance, logarithmic", yscale="log", ylim=(max(low / 2, 1e-7 * top), 3 * top))
+    top = _largest(network.travelled)
+    low = min(values[values > 0].min(initial=top) for values in lines)
+    axes.set(ylabel="distance, logarithmic", ylim=(max(low / 2, 1e-7 * top), 3 * top), yscale="log")
 
 
 def _draw_drifts(axes: Axes, network: Closeness) -> None:
     for i, drift in enumerate(network.drift[1:], start=1):
         axes.plot(network.iterations[1:], drift[1:], color=colour(i), **_marks(i, network))
+
+
+def _largest(values: np.ndarray) -> float:
+    """Of those that are finite: descent with too large a step overflows."""
+    return float(values[np.isfinite(values) & (values > 0)].max(initial=0)) or 1.0
 
 
 def _marks(number: int, network: Closeness) -> dict:

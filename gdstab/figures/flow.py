@@ -106,7 +106,7 @@ def _draw_loss(axes: Axes, picture: FlowPicture) -> None:
         axes.plot(picture.times, loss, color=colour(i), linewidth=1.1)
     axes.plot(picture.times, picture.flow_loss, color=FLOW, linewidth=1.2, linestyle=(0, (4, 2)))
     axes.set(ylabel=r"$L$")
-    top, bottom = np.nanmax(picture.flow_loss), np.nanmin(picture.flow_loss)
+    top, bottom = np.max(picture.flow_loss), np.min(picture.flow_loss)  # NaN where the start is outside the domain
     if bottom > 0 and top > 20 * bottom:
         axes.set_yscale("log")
         axes.set_ylim(max(bottom / 3, _LEAST * top), min(3 * np.nanmax(_finite(picture.loss)), 100 * top))
@@ -128,7 +128,7 @@ def _draw_largest(axes: Axes, picture: FlowPicture) -> None:
     threshold = 2 / picture.step_sizes[0]
     axes.axhline(threshold, color=colour(0), linewidth=0.9, linestyle="--", label=rf"$2/\eta = {threshold:.4g}$")
     axes.set_ylabel(r"$\lambda_{\max}$")
-    if np.nanmin(picture.largest[0]) > 0:
+    if np.min(picture.largest[0]) > 0:
         axes.set_yscale("log")
         axes.yaxis.set(
             major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Int8
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_loss, check_one_dtype, check_positive, check_step_sizes
 from gdstab.flow.gradient_flow import follow
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus
@@ -138,7 +138,8 @@ def deviation(
     Raises
     ------
     ValueError
-        If a step size, `time`, a tolerance or the step is not positive, or `time` is shorter than a step.
+        If a step size, `time`, a tolerance or the step is not positive, `time` is shorter than a step, or leaves of
+        `theta0` differ in dtype.
 
     Examples
     --------
@@ -148,6 +149,7 @@ def deviation(
     """
     one = theta0 if map_points is None else jax.tree.map(lambda leaf: leaf[0], theta0)
     check_loss(loss, one)
+    check_one_dtype(one)
     dtype = np.dtype(jnp.result_type(*jax.tree.leaves(one)))
     method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
@@ -201,7 +203,7 @@ def plan(
                 f"from 0, got {np.asarray(times).tolist()}; keep fewer"
             )
     if pad:
-        ends = np.pad(ends, (points + 1 - len(ends), 0), mode="edge")
+        ends = np.pad(ends, (max(points + 1 - len(ends), 0), 0), mode="edge")
     updates = _floor(ends[:, None] / step_sizes, rounding)
     if updates.max() >= 2**31:
         raise ValueError(f"step_sizes: the smallest needs {updates.max()} updates; shorten the time or drop it")

@@ -43,8 +43,11 @@ def first_exceedance(
 
     The deviation need not grow with the step size. So `scan` step sizes, evenly apart on a log scale, are tried, then
     as many inside the interval below the first that exceeds, and so on until that interval is short. What is found is
-    the smallest that exceeds among all tried. Each round is one call of `deviation`: the flow is solved once for all
-    its step sizes, and nothing of it is stored, so that large networks fit. The maximum is over the recorded times.
+    the smallest that exceeds among all tried. Nothing of the flow is stored, so that large networks fit.
+
+    The maximum is over the updates that are recorded: up to `time / points` the last before each of `points` times,
+    evenly apart, and the flow is solved once for all step sizes of a round; above, every update or `points` of them,
+    and the flow is solved for each. It can fall where a step more no longer fits into the time.
 
     Parameters
     ----------
@@ -55,12 +58,12 @@ def first_exceedance(
     precision
         Width of the last interval, relative.
     points, settings
-        Of `deviation`.
+        Of `deviation`; but one start, and no `times`.
 
     Raises
     ------
     ValueError
-        If the interval or a number is not positive, or the flow does not reach `time`.
+        If the interval or a number is not positive, the flow does not reach `time`, or a setting has no use here.
 
     Examples
     --------
@@ -74,26 +77,42 @@ def first_exceedance(
     if not low < high <= time:
         raise ValueError(f"between: expected low < high <= time = {time:g}, got {between}; narrow it")
     epsilon, precision = check_positive(epsilon, "epsilon"), check_positive(precision, "precision")
-    scan = check_count(scan, "scan", least=2)
+    scan, points = check_count(scan, "scan", least=2), check_count(points, "points")
+    useless = sorted({"times", "map_points", "pad", "modified", "estimate_error", "observe"} & set(settings))
+    if useless:
+        raise ValueError(f"expected settings of the flow's solver, got {', '.join(useless)}; call `deviation` for that")
     tried: dict[float, float] = {}
     candidates = np.geomspace(low, high, scan)
-    while True:
-        tried |= zip(candidates.tolist(), _largest(loss, theta0, candidates, time, points, settings), strict=True)
+    while candidates.size:
+        tried |= _largest(loss, theta0, candidates, time, points, settings)
         above = min((size for size, value in tried.items() if value > epsilon), default=math.inf)
         below = max((size for size in tried if size < above), default=0.0)
         if above == math.inf or below == 0 or above <= below * (1 + precision):
             break
-        candidates = np.geomspace(below, above, scan + 2)[1:-1]
+        candidates = np.setdiff1d(np.geomspace(below, above, scan + 2)[1:-1], list(tried))
     sizes = np.array(sorted(tried))
     values = np.array([tried[size] for size in sizes])
     return Exceedance(above, below, sizes, values, bool((np.diff(values) >= 0).all()))
 
 
-def _largest(loss, theta0, step_sizes, time, points, settings):
-    found = deviation(loss, theta0, step_sizes, time, points=points, pad=True, **settings)
-    if int(found.status) != FlowStatus.FINISHED:
+def _largest(loss, theta0, candidates, time, points, settings):
+    """The largest deviation of each step size, at times that depend on no other one."""
+    few = candidates < time / points * (1 - 1e-6)  # clear of the rounding of times
+    rounds = [(np.array([size]), None) for size in candidates[~few]]
+    if few.any():
+        padding = np.full((~few).sum(), candidates[few][-1])  # as many as all, so that it compiles once
+        rounds.append((np.concatenate([candidates[few], padding]), np.linspace(0, time, points + 1)[1:]))
+    found = {}
+    for sizes, times in rounds:
+        ways = deviation(loss, theta0, sizes, time, points=points, times=times, pad=True, **settings)
+        _check_arrival(ways, time)
+        found |= zip(sizes.tolist(), np.asarray(ways.distance.max(axis=1)).tolist(), strict=True)
+    return found
+
+
+def _check_arrival(ways, time):
+    if int(ways.status) != FlowStatus.FINISHED:
         raise ValueError(
-            f"the flow stopped at time {float(found.time):g} of {time:g}: {FlowStatus(int(found.status)).name}; "
+            f"the flow stopped at time {float(ways.time):g} of {time:g}: {FlowStatus(int(ways.status)).name}; "
             "shorten the time, or see `diagnose(loss, gradient_flow(loss, theta0, time))`"
         )
-    return np.asarray(found.distance.max(axis=1)).tolist()

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_loss, check_positive, is_concrete
+from gdstab._validate import check_loss, check_one_dtype, check_positive, is_concrete
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
 
@@ -150,7 +150,8 @@ def gradient_flow(
     Raises
     ------
     ValueError
-        If the loss is no real scalar, or `time`, a tolerance, the step or the radius is not positive.
+        If the loss is no real scalar, leaves of `theta0` differ in dtype, or `time`, a tolerance, the step or the
+        radius is not positive and finite. For the limit ask for a long time, with `until`.
 
     Examples
     --------
@@ -159,12 +160,10 @@ def gradient_flow(
     True
     """
     check_loss(loss, theta0)
+    check_one_dtype(theta0)
     dtype = jnp.result_type(*jax.tree.leaves(theta0))
     method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
-    if is_concrete(time) and not float(time) > 0:
-        raise ValueError(f"time: expected a positive number, got {time}; flow runs forward")
-    if save_at is not None and is_concrete(time) and is_concrete(save_at):
-        _check_times(np.asarray(save_at), float(time))
+    _check_times(time, save_at)
     time, theta0 = jnp.asarray(time, dtype), jax.tree.map(jnp.asarray, theta0)
     times = None if save_at is None else jnp.asarray(save_at, dtype)
     zero = jnp.zeros((), dtype)
@@ -236,6 +235,7 @@ def gradient_flows(
     >>> bool(abs(flows.theta - starts * jnp.exp(-2.0)).max() < 1e-7)
     True
     """
+    _check_times(time, settings.get("save_at"))
     one = _From(loss, np.asarray(time, jnp.result_type(*jax.tree.leaves(starts))), tuple(sorted(settings.items())))
     return map_points(one, starts) if map_points else _vmapped(one, starts)
 
@@ -291,7 +291,14 @@ def _hold(after, path, end):
     return jnp.where(after.reshape((-1,) + (1,) * end.ndim), end[None], path)
 
 
-def _check_times(times, time):
+def _check_times(time, save_at):
+    """Refuse times that run backwards or have no end, and others than those on the way; what is traced passes."""
+    if not is_concrete(time):
+        return
+    time = check_positive(time, "time")
+    if not is_concrete(save_at):
+        return
+    times = np.asarray(save_at)
     outside = ~((times >= 0) & (times <= time * (1 + 1e-6)))
     if times.ndim != 1 or outside.any() or (np.diff(times) < 0).any():
         raise ValueError(

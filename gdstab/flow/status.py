@@ -45,24 +45,25 @@ def diagnose(loss: LossFn, flow) -> str:
 
     For `STALLED` the mean step is held against $1/\lambda_{\max}$ of the Hessian at the last point, which costs some
     Hessian-vector products: near 3.3 an explicit solver is bound by stability, and the flow is stiff; far below, by
-    accuracy, as at a kink of a non-smooth loss.
+    accuracy, as at a kink of a non-smooth loss. For `ESCAPED` the curvature along the gradient tells a flow that grows
+    ever faster from one that slows down, and from constant steps that are too long.
 
     Examples
     --------
     >>> from gdstab.flow import gradient_flow
     >>> cubic = lambda x: -x[0] ** 3 / 3
     >>> diagnose(cubic, gradient_flow(cubic, jnp.ones(1), 2.0))
-    'ESCAPED at time 1 after 241 steps, norm 1e+06: the loss falls without bound; ask for a shorter time'
+    'ESCAPED at time 1 after 241 steps, norm 1e+06: ever faster; ask for a shorter time, or raise `escape_radius`'
     """
     status = FlowStatus(int(flow.status))
     norm, time, steps = float(jnp.sqrt(sum_squares(flow.theta))), float(flow.time), int(flow.num_steps)
     advice = {
         FlowStatus.FINISHED: "the time asked for has come",
         FlowStatus.SETTLED: "`until` held",
-        FlowStatus.ESCAPED: "the loss falls without bound; ask for a shorter time",
         FlowStatus.NONFINITE: "the gradient is not finite there or right behind; start inside the loss's domain",
     }
-    said = advice[status] if status != FlowStatus.STALLED else _stall(loss, flow, time / max(steps, 1))
+    ask = {FlowStatus.STALLED: _stall, FlowStatus.ESCAPED: _escape}.get(status)
+    said = advice[status] if ask is None else ask(loss, flow, time / max(steps, 1))
     return f"{status.name} at time {time:.3g} after {steps} steps, norm {norm:.2g}: {said}"
 
 
@@ -72,4 +73,21 @@ def _stall(loss, flow, step):
     means = f"mean step {step:.2g} = {ratio:.2g}/lambda_max"
     if ratio > STABILITY_LIMIT / 5:
         return f"{means}, stiff: take `solver=diffrax.Kvaerno5()` or raise `max_steps`"
-    return f"{means}, bound by accuracy: raise `max_steps`, loosen `rtol` and `atol`, or look for a kink of the loss"
+    return (
+        f"{means}, bound by accuracy: raise `max_steps`, loosen `rtol` and `atol` or lengthen `step`, or look for a "
+        "kink of the loss"
+    )
+
+
+def _escape(loss, flow, step):
+    if int(flow.num_steps) == 0:
+        return "it starts there, outside `escape_radius`; raise that"
+    gradient = jax.grad(loss)(flow.theta)
+    turned = curvature.hvp(loss, flow.theta, gradient)
+    pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(turned), strict=True)
+    bend = float(sum(jnp.sum(g * h) for g, h in pairs) / sum_squares(gradient))
+    if step * bend > 1:
+        return f"steps of {step:.2g} are too long for curvature {bend:.2g}; shorten `step` to below 1/lambda_max"
+    if bend > 0:
+        return "it slows down, but has left `escape_radius`; raise that"
+    return "ever faster; ask for a shorter time, or raise `escape_radius`"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from gdstab._types import Scalar, Theta
-from gdstab._validate import check_theta, is_concrete
+from gdstab._validate import check_one_dtype, check_theta, is_concrete
 from gdstab.losses.sensing import as_floats
 
 LOSSES = ("cross_entropy", "mse")
@@ -67,6 +67,7 @@ class NetworkRisk(eqx.Module):
                 "any; build its layers as equinox Modules, and make integer arrays floats"
             )
         check_theta(self.theta0)
+        check_one_dtype(self.theta0)
         samples, targets = jnp.shape(self.inputs), jnp.shape(self.targets)
         if not samples or 0 in samples or targets[:1] != samples[:1]:
             raise ValueError(
@@ -113,11 +114,11 @@ class NetworkRisk(eqx.Module):
         self,
         theta: Theta,
         inputs: Float[Array | np.ndarray, "..."] | None = None,
-        labels: Int[Array | np.ndarray, " samples"] | None = None,
+        labels: Shaped[Array | np.ndarray, "samples *classes"] | None = None,
     ) -> Scalar:
         """Share of samples whose largest output is that of the label; on the data, or on others that are passed.
 
-        Of targets that are no labels the largest entry counts, so that one-hot codes are understood.
+        Of targets [samples, classes] the largest entry counts, so that one-hot codes are understood.
         """
         if (inputs is None) != (labels is None) or (inputs is not None and len(inputs) != len(labels)):
             raise ValueError("expected inputs together with as many labels; pass both or none")
@@ -125,8 +126,9 @@ class NetworkRisk(eqx.Module):
         wanted = self.targets if labels is None else _as_array(labels)
         if outputs.ndim != 2 or outputs.shape[1] < 2:
             raise ValueError(f"expected outputs [samples, classes], got {outputs.shape}; accuracy is for classifiers")
-        if not jnp.issubdtype(wanted.dtype, jnp.integer):
+        if wanted.shape == outputs.shape:
             wanted = jnp.argmax(wanted, axis=-1)
+        _check_labels(wanted, outputs.shape[1:])
         return jnp.mean((jnp.argmax(outputs, axis=-1) == wanted.astype(int)).astype(outputs.dtype))
 
     def output_gradients(self, theta: Theta) -> Float[Array, "..."]:
@@ -206,14 +208,15 @@ def _check_labels(labels, outputs):
         raise ValueError(f"expected a model with a vector of at least 2 outputs, got shape {outputs}; one per class")
     if jnp.ndim(labels) != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
-            f"targets: expected integer labels [samples], got {labels.dtype} of shape {jnp.shape(labels)}; take the "
+            f"expected integer labels [samples], got {labels.dtype} of shape {jnp.shape(labels)}; take the "
             "argmax of one-hot codes, or use loss='mse'"
         )
     if is_concrete(labels):
-        low, high = int(labels.min()), int(labels.max())
+        values = np.asarray(labels)  # not jax.numpy, which would trace it inside jit
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high >= outputs[0]:
             raise ValueError(
-                f"targets: expected labels from 0 to {outputs[0] - 1}, one for each output of the model, got {low} to "
+                f"expected labels from 0 to {outputs[0] - 1}, one for each output of the model, got {low} to "
                 f"{high}; count classes from 0, or give the model an output for every class"
             )
 

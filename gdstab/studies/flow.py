@@ -86,6 +86,8 @@ def check_options(options: Flow, dtype) -> np.ndarray:
     """The step sizes, the largest first; refuses what cannot be run."""
     for name in ("points", "starts", "curvature_points", "samples", "num_matvecs", "max_steps"):
         check_count(getattr(options, name), name)
+    for name in ("seed", "dense_limit"):
+        check_count(getattr(options, name), name, least=0)
     for name in ("step_size", "time", "radius", "rtol", "atol", "escape_radius"):
         check_positive(getattr(options, name), name)
     if options.flow_step is not None:
@@ -105,7 +107,10 @@ def starting_points(options: Flow, loss: LossFn, dim: int, dtype) -> np.ndarray:
     if len(options.start) % dim:
         raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
     if options.start:
-        return np.asarray(options.start, dtype).reshape(-1, dim)
+        points = np.asarray(options.start, dtype).reshape(-1, dim)
+        if not np.isfinite(points).all():
+            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
+        return points
     network = isinstance(options.loss, opt.Network)
     spread = (1.0 if network else _SPREAD) if options.spread is None else check_positive(options.spread, "spread")
     if network:
@@ -164,7 +169,8 @@ def summarise(loss: LossFn, way: Way) -> dict:
     grid, last = times[around.rows], len(times) - 1
     error = _plain(found.flow_error[0, : last + 1].max())
     worst = found.distance[:, : last + 1].max(axis=1)
-    clear = np.isfinite(worst) & (worst > 10 * (error or 0.0))
+    resolved = 1e4 * np.finfo(worst.dtype).eps * np.linalg.norm(way.start)
+    clear = np.isfinite(worst) & (worst > 10 * (error or 0.0) + resolved)
     said = flow.diagnose(
         loss, flow.Flow(jnp.asarray(found.flow_theta), found.time, found.status, found.num_steps, None)
     )
@@ -200,7 +206,7 @@ def integral(times: np.ndarray, growth: np.ndarray) -> float | None:
     >>> integral(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, -1.0]))
     0.0
     """
-    return float(np.trapezoid(growth, times)) if len(times) > 1 else None
+    return _plain(np.trapezoid(growth, times)) if len(times) > 1 else None
 
 
 def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
@@ -209,7 +215,9 @@ def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
     eta, distance = float(found.step_sizes[number]), found.distance[number, : last + 1]
     above = np.flatnonzero(around.largest[0] > 2 / eta)
     bound, local = around.bound[number], around.local[number]
-    held, known = distance - error <= bound, np.isfinite(bound) & (distance > 10 * error)
+    rounding = np.finfo(distance.dtype).eps * (1 + found.updates[number, : last + 1])
+    rounding = rounding * (np.linalg.norm(way.start) + found.travelled[number, : last + 1])
+    held, known = distance <= bound + error + rounding, np.isfinite(bound) & (distance > 10 * error)
     return {
         "step_size": eta,
         "largest": _plain(distance.max()),

@@ -25,7 +25,7 @@ class Tube(NamedTuple):
     gradient: np.ndarray  # [grid], its maximum is gamma
     bound: np.ndarray  # [steps, times], Theorem 3; inf from where it has passed the radius
     local: np.ndarray  # [steps, times], Theorem 2 with the product of both constants at each time
-    max_step: float  # of (7), corrected
+    max_step: float  # of (7), corrected; NaN where the constants are not finite
 
 
 class Ends(eqx.Module):
@@ -62,14 +62,17 @@ def measure(loss: LossFn, flow: np.ndarray, descent: np.ndarray, times: np.ndarr
     key = jax.random.key(options.seed)
     found = flow_bounds.tube_constants(loss, jnp.asarray(flow[rows]), options.radius, key, options.samples, ends)
     growth, smoothness, gradient = (np.asarray(part, np.float64) for part in found)
-    if len(rows) > 1:
+    known = all(np.isfinite(part).all() for part in (growth, smoothness, gradient))
+    if len(rows) == 1:
+        bounds, max_step = np.zeros((len(step_sizes), 2, 1)), np.inf
+    elif not known:  # the tube leaves the domain of the loss
+        bounds, max_step = np.broadcast_to(np.where(times > 0, np.inf, 0.0), (len(step_sizes), 2, len(times))), np.nan
+    else:
         inside = np.searchsorted(rows, np.arange(len(times) - 1), side="right") - 1  # the interval of the grid
         constants = [flow_bounds.interval_maxima(part)[inside] for part in (growth, smoothness, gradient)]
         bounds = [_bounds(times, *constants, options.radius, float(eta)) for eta in step_sizes]
         strength = float(smoothness.max()), float(gradient.max())
         max_step = float(flow_bounds.max_step(times, constants[0], *strength, options.radius))
-    else:
-        bounds, max_step = np.zeros((len(step_sizes), 2, 1)), np.inf
     return Tube(
         rows, smallest, largest, float(residual[0].max()), growth, smoothness, gradient,
         *np.moveaxis(np.array(bounds), 1, 0), max_step,

@@ -168,12 +168,14 @@ def picture(one: Trained) -> figures.Closeness:
 
 def _share(values: np.ndarray, whole: float) -> str:
     """The largest of some distances, and its share of another."""
-    return f"{values.max():.3g}, {100 * values.max() / whole:.2g}%"
+    with np.errstate(invalid="ignore"):  # of descents that overflow
+        return f"{values.max():.3g}, {100 * values.max() / whole:.2g}%"
 
 
 def _changes(found: flow.Deviation) -> str:
     """How much the distances of the largest and the smallest step size change with the second flow, at the most."""
-    shares = 100 * found.distance_error.max(axis=1) / found.distance.max(axis=1)
+    with np.errstate(invalid="ignore"):
+        shares = 100 * found.distance_error.max(axis=1) / found.distance.max(axis=1)
     return f"{shares[0]:.2g}%, {shares[-1]:.2g}%"
 
 

@@ -19,6 +19,8 @@ _POINTS = 801
 _TIMES = 1200
 _SHOWN = 1 / 6  # a times the step size of the descent on the hill: the largest that Proposition 20 does not dismiss
 
+_LEAST_REACH = 3  # of the hills, by Appendix B
+
 
 class Hills(NamedTuple):
     """Both functions on a grid, with their first two derivatives, and where the pieces of the second one meet."""
@@ -32,6 +34,9 @@ class Hills(NamedTuple):
 def run(options: FigureD2) -> Reproduction:
     """Draw the hills, run descent beside the flow, and fit the exponent at which they part."""
     dtype = building.check_precision(64)
+    for name in ("extent", "reach"):
+        if not getattr(options, name) >= _LEAST_REACH:
+            raise ValueError(f"--{name} takes a number of at least 3, but got {getattr(options, name)}; raise it")
     drawn = WorstCase(options.curvature, options.extent, options.accuracy)
     loss = WorstCase(options.curvature, options.reach, options.accuracy)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))

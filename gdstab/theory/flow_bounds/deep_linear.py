@@ -72,6 +72,7 @@ def growth_integral(depth: int, norm: float, alignment: float, radius: float, ti
     11.003
     """
     n, q = _check(depth, norm, alignment, 1.0, 0.2)
+    time = check_positive(time, "time")
     if not 0 < radius <= 1 / (2 * n):
         raise ValueError(f"radius: expected at most 1 / (2 n) = {1 / (2 * n):g}, got {radius}; take a thinner tube")
     drift = _power(15 * n**3 * time * radius / norm, max(1.0, 1.5 * q), n)

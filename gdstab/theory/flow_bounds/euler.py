@@ -16,6 +16,9 @@ from gdstab._validate import check_positive
 Times = Float[Array | np.ndarray, " times"]
 OnIntervals = Float[Array | np.ndarray, "*batch intervals"]
 
+_VAST = 1e200
+"""Stands for infinity in exponents, which are subtracted from each other."""
+
 
 def exponent(times: Times, growth: OnIntervals) -> Float[np.ndarray, "*batch times"]:
     r"""$\mu(t) = \int_0^t m(t') \, dt'$ at the times of the grid, `growth` being m, [..., intervals].
@@ -100,7 +103,7 @@ def max_step(
 
     The inner integral ends at t; printed is $\tilde t$, with which the statement is false where m is negative at the
     end. On an interval where m is constant the quotient is monotone, so the infimum lies on the grid. 0 if no step
-    qualifies. Arguments as in `descent_bound`.
+    qualifies, inf if the gradient or the Hessian vanishes in the tube. Arguments as in `descent_bound`.
 
     Examples
     --------
@@ -108,12 +111,12 @@ def max_step(
     0.00582
     """
     radius, strength = check_positive(radius, "radius"), _strength(smoothness, gradient)
-    if not 0 <= initial < radius:
+    if _at_least_zero(initial, "initial") >= radius:
         return np.zeros(np.shape(growth)[:-1])
     with np.errstate(over="ignore", divide="ignore"):
         carried = initial * np.exp(exponent(times, growth)[..., 1:]) if initial else 0.0
         spread = _log_bound(times, growth, 1.0, 0.0)[..., 1:]
-        limits = (radius - carried) / strength * np.exp(-spread)
+        limits = np.where(carried < radius, np.float64(radius - carried) / strength * np.exp(-spread), 0.0)
         return np.asarray(np.maximum(np.min(limits, axis=-1), 0.0))
 
 
@@ -132,8 +135,8 @@ def max_step_smooth(
     0.25
     """
     smoothness, radius = check_positive(smoothness, "smoothness"), check_positive(radius, "radius")
-    time, m = check_positive(time, "time"), -float(least_eigenvalue)
-    if abs(m) > smoothness or initial_loss < 0:
+    time, m, initial = check_positive(time, "time"), -float(least_eigenvalue), _at_least_zero(initial, "initial")
+    if not (abs(m) <= smoothness and 0 <= initial_loss < np.inf):
         raise ValueError(
             f"expected a loss >= 0 whose Hessian lies between -{smoothness:g} and {smoothness:g}, got a loss of "
             f"{initial_loss:g} and a least eigenvalue of {least_eigenvalue:g}; raise the smoothness, shift the loss"
@@ -170,6 +173,9 @@ def _log_bound(times, growth, defect, initial):
 def _intervals(times, growth):
     """The lengths of the intervals, and the values on them, as arrays of double precision."""
     times, growth = np.asarray(times, np.float64), np.asarray(growth, np.float64)
+    if np.isnan(growth).any():
+        raise ValueError("growth: expected numbers, got NaN; put inf where it is not known")
+    growth = np.clip(growth, -_VAST, _VAST)
     lengths = np.diff(times)
     if times.ndim != 1 or len(times) < 2 or times[0] != 0 or not (lengths > 0).all():
         raise ValueError(f"times: expected at least two that ascend from 0, got shape {times.shape}; sort them")
@@ -182,4 +188,11 @@ def _intervals(times, growth):
 
 
 def _strength(smoothness, gradient):
-    return check_positive(smoothness, "smoothness") * check_positive(gradient, "gradient")
+    return _at_least_zero(smoothness, "smoothness") * _at_least_zero(gradient, "gradient")
+
+
+def _at_least_zero(value, name):
+    value = float(value)
+    if not 0 <= value < np.inf:
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value}; it is a norm")
+    return value

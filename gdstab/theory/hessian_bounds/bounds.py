@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from gdstab._numerics import matmul
 from gdstab._types import Scalar
+from gdstab._validate import check_positive
 from gdstab.theory.hessian_bounds.forms import Columns, Layers, Slopes
 from gdstab.theory.hessian_bounds.sharing import Patterns, Weights, operator_norm
 
@@ -50,8 +51,8 @@ def linear_bound_near_zero(layers: Layers, gradient: Float[Array, "d_out d_in"],
     ValueError
         If the radius is above 1/(2n).
     """
-    n = len(layers)
-    if not 0 < radius <= 1 / (2 * n):
+    n, radius = len(layers), check_positive(radius, "radius")
+    if radius > 1 / (2 * n):
         raise ValueError(f"radius: expected at most 1 / (2 n) = {1 / (2 * n):g}, got {radius}; start nearer to zero")
     product = layers[0]
     for W in layers[1:]:
@@ -87,6 +88,7 @@ def homogeneous_bound(
     >>> float(homogeneous_bound(layers, jnp.array([[1.0, -1.0]]), jnp.array([[2.0, 4.0]])))
     -18.0
     """
+    _check_norm(layer_norm, "layer_norm", "frobenius", "spectral")
     norms = _spectral(layers) if layer_norm == "spectral" else _frobenius(layers)
     return -_drive(len(layers), output_gradients, inputs, slopes) * _all_but_two(norms)
 
@@ -98,7 +100,7 @@ def homogeneous_bound_near_zero(
 
     The product becomes $(\min_j \lVert W_j \rVert_F + \epsilon)^{n-2}$.
     """
-    n = len(layers)
+    n, radius = len(layers), check_positive(radius, "radius")
     return -_drive(n, output_gradients, inputs, slopes) * (jnp.min(_frobenius(layers)) + radius) ** (n - 2)
 
 
@@ -126,7 +128,7 @@ def shared_bound_near_zero(
 
     The product becomes $(\min_j \lVert w_j \rVert_2 + \epsilon)^{n-2}$.
     """
-    n, shared = len(weights), math.prod(map(operator_norm, patterns))
+    n, shared, radius = len(weights), math.prod(map(operator_norm, patterns)), check_positive(radius, "radius")
     size = (jnp.min(_frobenius(weights)) + radius) ** (n - 2)
     return -shared * _drive(n, output_gradients, inputs, slopes) * size
 
@@ -144,7 +146,13 @@ def _frobenius(layers):
     return jnp.stack([jnp.sqrt(jnp.sum(W * W)) for W in layers])
 
 
+def _check_norm(kind, name, *known):
+    if kind not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}, got {kind!r}; choose one of them")
+
+
 def _pull(gradient, kind):
+    _check_norm(kind, "gradient_norm", "frobenius", "nuclear")
     if kind == "nuclear":
         return jnp.sum(jnp.linalg.svd(gradient, compute_uv=False))
     return math.sqrt(min(gradient.shape)) * jnp.linalg.norm(gradient)
