@@ -19,6 +19,7 @@ from gdstab.claims import paper_c_gradient as paper_c_gradient
 from gdstab.claims import paper_c_landscape as paper_c_landscape
 from gdstab.claims import paper_c_leaky as paper_c_leaky
 from gdstab.claims import paper_c_strict as paper_c_strict
+from gdstab.claims import paper_d_balance as paper_d_balance
 from gdstab.claims import paper_d_bounds as paper_d_bounds
 from gdstab.claims import paper_d_curvature as paper_d_curvature
 from gdstab.claims import paper_d_testbeds as paper_d_testbeds

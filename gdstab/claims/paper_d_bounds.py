@@ -1,7 +1,6 @@
 """Paper D, sections 2, 3, 5 and Appendix G: how far descent strays from the flow, and what is guaranteed for it."""
 
 from functools import partial
-from itertools import pairwise
 
 import equinox as eqx
 import jax
@@ -261,53 +260,6 @@ def corollary_18(key):
     }
     require(bool(good.all()), "a random start is outside the hypotheses")
     return Finding(Verdict.NOT_TESTABLE, numbers, "It is Theorem 15 at a random start: its steps cannot be run.")
-
-
-@claim(
-    "D.lem31",
-    source="Lemma 31",
-    statement="Within n^1.5 sqrt(unbalancedness) of any weights there are balanced ones.",
-)
-def balanced_points_are_near(key):
-    """Random weights; the point of the proof, and one that is nearer by alternating minimisation."""
-    rows, holds, sharper = {}, True, True
-    for widths in ((3, 3, 1), (3, 3, 3, 1), (2, 2, 2, 2, 1), (3, 3, 3, 3)):
-        shapes = [(above, below) for below, above in pairwise(widths)]
-        keys = jax.random.split(key, len(shapes))
-        theta = tuple(jax.random.normal(k, (500, *s)) for k, s in zip(keys, shapes, strict=True))
-
-        @jax.jit
-        @jax.vmap
-        def look(theta):
-            nearby, nearest = fb.balanced_nearby(theta), fb.nearest_balanced(theta, 100)
-            gap = jnp.maximum(fb.unbalancedness(nearby), fb.unbalancedness(nearest))
-            return _distance(theta, nearby), _distance(theta, nearest), gap, fb.unbalancedness(theta)
-
-        nearby, nearest, gap, size = map(np.asarray, look(theta))
-        require(bool(gap.max() < 1e-10), "a point that should be balanced is not")
-        n = len(shapes)
-        holds, sharper = (
-            holds and (nearby <= n**1.5 * np.sqrt(size)).all(),
-            sharper and (nearest <= nearby + 1e-9).all(),
-        )
-        reach = n * (n - 1) / 2 if widths[-1] < widths[0] else n * n // 4
-        require(bool((nearby <= np.sqrt(reach * size)).all()), "the sharper bound fails")
-        rows[f"widths {widths}"] = {
-            "bound as printed over distance, median": float(np.median(n**1.5 * np.sqrt(size) / nearby)),
-            "sharper bound over distance, median": float(np.median(np.sqrt(reach * size) / nearby)),
-            "distance over that of the nearest found, median": float(np.median(nearby / nearest)),
-        }
-    require(bool(sharper), "alternating minimisation went away from the weights")
-    note = (
-        "n (n - 1) / 2 suffices for n^3 under the root, and floor(n^2 / 4) where all widths are equal, keeping the "
-        "middle layer; proved so for all widths that fall up to some layer and rise from there."
-    )
-    return Finding(judge(bool(holds)), rows, note)
-
-
-def _distance(a, b):
-    """Euclidean distance of two sets of layers."""
-    return jnp.sqrt(sum(jnp.sum((x - y) ** 2) for x, y in zip(a, b, strict=True)))
 
 
 @claim(
