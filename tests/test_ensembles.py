@@ -103,7 +103,7 @@ def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
     variants = [{"block": 16}, {"block": 100}]
     results = [gd.run(rule, product_loss, points, 0.55, stopping, **variant) for variant in variants]
     choose = _tuning.choose
-    monkeypatch.setattr("gdstab.ensembles.choose", lambda *args: choose(*args)._replace(updates_per_test=16))
+    monkeypatch.setattr("gdstab.ensembles.choose", lambda *args: choose(*args)._replace(updates_per_test=8))
     results.append(gd.run(rule, product_loss, points, 0.55, stopping))
     parts = gd.ensembles.iter_run(rule, product_loss, points, 0.55, stopping, keep=("theta",), tile=777, block=48)
     joined = [
