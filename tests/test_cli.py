@@ -1,8 +1,11 @@
 """The command line: fast help, the syntax, exit codes, one clear message for every mistake."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,3 +178,45 @@ def test_unknown_commands_and_options(capsys):
 def test_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow  # a process that imports and compiles
+def test_an_interrupted_process_ends_at_once(tmp_path):
+    """Whatever computes, in this thread or in others: the signal is sent when the run has begun."""
+    words = ["heatmap", "--resolution", "3000", "3000", "--step-size", "0.4999", "--out", str(tmp_path / "run")]
+    done = subprocess.Popen([sys.executable, "-m", "gdstab", *words], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "run.json").is_file():
+        time.sleep(0.05)
+    time.sleep(1)
+    done.send_signal(signal.SIGINT)
+    _, said = done.communicate(timeout=30)
+    assert done.returncode == 130
+    assert "gdstab heatmap: stopped; run it again with --resume to go on" in said
+
+
+def test_the_commands_of_the_readme_are_understood(monkeypatch):
+    """Every command line is parsed as written; none is run."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^\.venv/bin/gdstab (.+)$", text, re.MULTILINE)
+    assert len(lines) >= 5
+    parsed = []
+
+    def parse(options, arguments, name):
+        parsed.append(known(options, arguments, name))
+        raise KeyboardInterrupt
+
+    known = process.parse
+    monkeypatch.setattr(process, "parse", parse)
+    assert [main(line.split()) for line in lines if not line.startswith("reproduce")] == [130] * len(parsed)
+    assert len(parsed) >= 4
+
+
+@pytest.mark.parametrize(
+    ("body", "words"), [("theta[0] * theta[1] * theta[2]", "set --loss.dim"), ("theta[0]**4 - theta[0]**2", "-1e300")]
+)
+def test_a_loss_of_yours_with_another_dimension_or_floor(body, words, tmp_path, capsys):
+    (tmp_path / "my.py").write_text(f"def fn(theta):\n    return {body}\n")
+    path = f"{tmp_path / 'my.py'}:fn"
+    assert main(["heatmap", *SMALL, "--out", str(tmp_path / "run"), "loss:custom", "--loss.path", path]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -112,7 +112,8 @@ def test_a_loss_without_curvature_and_one_whose_tube_leaves_its_domain(power, kn
     (tmp_path / "losses.py").write_text(f"import jax.numpy as jnp\nloss = lambda x: jnp.sum(x**{power})\n")
     changed = {"start": (0.3, 0.05), "time": 0.2, "points": 2, "curvature_points": 2, "ratios": (2,)}
     asked = options.Flow(
-        **{**SMALL, **changed, "loss": options.Custom(str(tmp_path / "losses.py") + ":loss", 2)}, out=tmp_path / "run"
+        **{**SMALL, **changed, "loss": options.Custom(str(tmp_path / "losses.py") + ":loss", 2, -1e300)},
+        out=tmp_path / "run",
     )
     way = flow.run(asked).record.summary["ways"][0]
     assert (way["curvature"]["beta"] is not None) is known

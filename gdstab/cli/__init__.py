@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
-    except (ValueError, OSError, MemoryError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, MemoryError, OverflowError, ModuleNotFoundError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
         print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

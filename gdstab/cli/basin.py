@@ -40,11 +40,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _table(summary: dict) -> str:
     percent = f"{100 * summary['confidence']:g} %"
-    lines = [("step size", "converged", f"{percent} from", "to", "exact", "cycling", "undecided", "diverged")]
+    lines = [
+        ("step size", "converged", f"{percent} from", "to", "exact", "cycling", "undecided", "diverged", "not finite")
+    ]
     for row in summary["rows"]:
         counts, samples = row["counts"], row["samples"]
-        shares = [counts[name] / samples for name in ("cycling", "undecided")]
-        shares.append((counts["diverged"] + counts["nonfinite"]) / samples)
+        shares = [counts[name] / samples for name in ("cycling", "undecided", "diverged", "nonfinite")]
         exact = "-" if row["exact"] is None else f"{row['exact']:.6f}"
         measured = (f"{value:.6f}" for value in (row["share"], *row["interval"]))
         lines.append((f"{row['step_size']:.6g}", *measured, exact, *(f"{share:.6f}" for share in shares)))

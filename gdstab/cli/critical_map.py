@@ -49,6 +49,6 @@ def _against_theory(theory: dict) -> list[str]:
     for name, words in (("below", "below 0.98 of it"), ("elsewhere", "elsewhere")):
         error = theory[f"max_relative_error_{name}"]
         if error is not None:
-            cells = theory[f"cells_{name}"]
+            error, cells = float(error), theory[f"cells_{name}"]
             lines.append(f"largest relative error against the closed form, {words}: {error:.3g} ({cells:,} cells)")
     return lines

@@ -48,8 +48,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict:
     (left, right), (bottom, top) = panel.box
     if panel.background is not None:
         x, y, loss = panel.background
-        levels = LogLocator(subs=(1.0, 3.0)).tick_values(max(loss.min(), 1e-4 * loss.max()), loss.max())
-        axes.contour(x, y, loss, levels=levels, colors="#cccccc", linewidths=0.5, zorder=1)
+        known = loss[np.isfinite(loss)]
+        if known.max(initial=0) > 0:
+            levels = LogLocator(subs=(1.0, 3.0)).tick_values(max(known.min(), 1e-4 * known.max()), known.max())
+            axes.contour(x, y, np.ma.masked_invalid(loss), levels=levels, colors="#cccccc", linewidths=0.5, zorder=1)
     entries = _draw_minima(axes, panel.overlay)
     begin = {"linestyle": "none", "marker": "o", "markersize": 5.0, "markerfacecolor": "white", "markeredgewidth": 1.2}
     cycle = {"linestyle": "none", "marker": "D", "markersize": 4.6, "color": "black", "markeredgecolor": "white"}

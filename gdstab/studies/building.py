@@ -14,6 +14,7 @@ import numpy as np
 
 from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Point, Scalar, Theta
+from gdstab._validate import check_count
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import options as opt
 from gdstab.studies import training
@@ -110,6 +111,27 @@ def configuration(options) -> dict:
         path, _ = _split(options.loss.path)
         found["loss"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
+
+
+def _custom(options: opt.Custom) -> WithFloor:
+    """A user's loss, looked at where numbers of parameters that are wrong, and a floor that is none, show."""
+    loss = load_function(options.path)
+    points = np.random.default_rng(0).normal(size=(64, check_count(options.dim, "--loss.dim")))
+    try:
+        values = np.array([np.asarray(loss(point)) for point in points])
+    except IndexError as error:
+        raise ValueError(
+            f"{options.path} asks for more parameters than --loss.dim {options.dim} gives: {error}; set --loss.dim"
+        ) from error
+    except Exception:  # it may need an array of JAX; whether it runs at all is seen by `check_loss`
+        return WithFloor(loss, options.floor)
+    lowest = np.nanmin(values, initial=np.inf) if values.dtype.kind == "f" and values.ndim == 1 else np.inf
+    if lowest < options.floor - 1e-6 * (1 + abs(options.floor)):  # by more than rounding in single precision
+        raise ValueError(
+            f"{options.path} takes the value {lowest:.6g}, below its floor {options.floor:g}, where all that is near "
+            "counts as converged; set --loss.floor to its infimum, or to -1e300 if it has none"
+        )
+    return WithFloor(loss, options.floor)
 
 
 def load_function(path: str) -> Callable:
@@ -251,5 +273,5 @@ _BUILDERS = {
     opt.Doublewell: lambda _: (losses.DoubleWell(), 2),
     opt.Worstcase: lambda o: (losses.WorstCase(o.curvature, o.extent, o.accuracy), 3),
     opt.Network: training.build_network,
-    opt.Custom: lambda o: (WithFloor(load_function(o.path), o.floor), o.dim),
+    opt.Custom: lambda o: (_custom(o), o.dim),
 }

@@ -103,7 +103,7 @@ def summarise(found: boundaries.CriticalSteps, source: GridSource, options: Crit
         "above": {verdict.name.lower(): int(at_high[verdict]) for verdict in basins.ORDER},
         "kinds": {kind.name.lower(): int(kinds[kind]) for kind in stability.Kind} if options.kinds else None,
         "moved": int(found.moved.sum()),
-        "theory": compare(eta, source, options),
+        "theory": {name: value if value != np.inf else "inf" for name, value in compare(eta, source, options).items()},
         "orbits": found.lanes,
         "lane_steps": found.lane_steps,
         "compile_seconds": found.compile_seconds,
@@ -115,7 +115,7 @@ def compare(eta: np.ndarray, source: GridSource, options: CriticalMap) -> dict:
     r"""Largest relative errors against `scalar.largest_converging_step`, apart below and above 0.98 $\eta_C$.
 
     Left out are cells with $u = -v$, which converge to the saddle, and cells whose exact value is outside the range.
-    None where no closed form is known.
+    None where no closed form is known; inf where a cell has no step size that should have one.
     """
     errors = ("left_out", "cells_below", "max_relative_error_below", "cells_elsewhere", "max_relative_error_elsewhere")
     report = {"critical_step": critical_step(options.loss), **dict.fromkeys(errors)}

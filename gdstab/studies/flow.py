@@ -84,8 +84,9 @@ def run(options: Flow) -> Study:
 
 def check_options(options: Flow, dtype) -> np.ndarray:
     """The step sizes, the largest first; refuses what cannot be run."""
-    for name in ("points", "starts", "curvature_points", "samples", "num_matvecs", "max_steps"):
+    for name in ("points", "starts", "samples", "num_matvecs", "max_steps"):
         check_count(getattr(options, name), name)
+    check_count(options.curvature_points, "curvature_points", least=2)
     for name in ("seed", "dense_limit"):
         check_count(getattr(options, name), name, least=0)
     for name in ("step_size", "time", "radius", "rtol", "atol", "escape_radius"):

@@ -88,6 +88,8 @@ def _starts(options: Orbit, boxes, dim: int) -> np.ndarray:
     if options.start:
         if len(options.start) % dim:
             raise ValueError(f"--start takes points of {dim} numbers each, but got {len(options.start)} numbers")
+        if not np.isfinite(options.start).all():
+            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
         points = np.reshape(options.start, (1, -1, dim))
         return np.repeat(points, len(boxes), axis=0)
     if dim != 2:
