@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdstab._reads import first_read_beyond
 from gdstab._types import Theta
 
 
@@ -186,7 +187,7 @@ def check_loss(loss: Any, theta: Theta) -> None:
     check_theta(theta)
     shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(theta)]
     try:
-        value = jax.eval_shape(loss, theta)
+        traced, value = jax.make_jaxpr(loss, return_shape=True)(theta)
     except Exception as error:
         raise ValueError(
             f"the loss does not take one point theta with arrays of shape {', '.join(shapes)}: "
@@ -200,3 +201,9 @@ def check_loss(loss: Any, theta: Theta) -> None:
         raise ValueError(f"expected a loss that returns a scalar, got shape {shape}; sum or average it, say jnp.sum")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"expected a loss that returns a real floating number, got {dtype}; return a float")
+    beyond = first_read_beyond(traced)
+    if beyond is not None:
+        raise ValueError(
+            f"the loss reads entry {beyond[0]} of an array of shape {beyond[1]}, and JAX would quietly take another "
+            "one instead; give theta more entries, or correct the index"
+        )

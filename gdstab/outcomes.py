@@ -2,15 +2,19 @@
 
 import enum
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int8, Int32
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
+
+_ROUNDINGS = 256  # what rounding may leave of a loss, in units of epsilon times its size
 
 
 class Outcome(enum.IntEnum):
@@ -32,7 +36,8 @@ class StoppingRule(eqx.Module):
         `NONFINITE` if $\theta$ holds inf or nan, `DIVERGED` if $\|\theta\|_2$ over all parameters exceeds it.
     loss_tol
         `CONVERGED` if `loss - loss_floor <= loss_tol`; `None` switches the test off. A loss says its infimum in
-        an attribute `loss_floor` (0 if it has none).
+        an attribute `loss_floor` (0 if it has none; `-inf` says that there is no infimum). A value below it, by more
+        than rounding, where an orbit converged is an error: see `check_floor`.
     grad_tol
         `CONVERGED` if $\|\nabla L\|_2$ is at most this; `None` switches the test off. It accepts saddles too:
         `basins.refine` tells them from minima.
@@ -77,8 +82,8 @@ class StoppingRule(eqx.Module):
             )
 
 
-def check_range(stopping: StoppingRule, dtype) -> None:
-    """Refuse, on the host, radii and tolerances whose squares a dtype cannot hold (norms are compared squared)."""
+def check_range(stopping: StoppingRule, dtype, loss_floor: float = 0.0) -> None:
+    """Refuse, on the host, radii and tolerances that a dtype cannot hold, or cannot tell from a loss at its floor."""
     info = jnp.finfo(dtype)
     largest, smallest = math.sqrt(float(info.max)), math.sqrt(float(info.tiny))
     if stopping.escape_radius > largest:
@@ -90,6 +95,53 @@ def check_range(stopping: StoppingRule, dtype) -> None:
             f"`grad_tol` {stopping.grad_tol:g} is below what {info.dtype} can tell from 0: "
             f"use at least {smallest:.1g}, or 0, or None."
         )
+    finest = resolution(loss_floor, dtype)
+    if stopping.loss_tol is not None and stopping.grad_tol is None and stopping.loss_tol < finest:
+        raise ValueError(
+            f"`loss_tol` {stopping.loss_tol:g} is below what {info.dtype} can tell from the loss's floor "
+            f"{loss_floor:g}: use at least {finest:.1g}, more bits, or stop by `grad_tol`."
+        )
+
+
+def resolution(loss_floor: float, dtype) -> float:
+    """The distance of neighbouring numbers at the floor of a loss, halved: less than that above it is not seen."""
+    return float(jnp.finfo(dtype).eps) * abs(loss_floor) / 2 if math.isfinite(loss_floor) else 0.0
+
+
+def typical_size(loss: LossFn, points: list[Theta]) -> float:
+    """Median of |loss| at some points, at their halves and doubles, and at zero: what its rounding is measured by."""
+    scaled = [jax.tree.map(lambda leaf, c=c: leaf * leaf.dtype.type(c), p) for p in points for c in (0, 0.5, 1, 2)]
+    sizes = np.abs([float(loss(point)) for point in scaled])
+    return float(np.median(sizes[np.isfinite(sizes)])) if np.isfinite(sizes).any() else 0.0
+
+
+def check_floor(loss: LossFn, lowest: float, loss_tol: float, dtype, size: Callable[[], float]) -> None:
+    """Refuse, on the host, a loss that was below its floor where an orbit converged: it proves the floor wrong.
+
+    Parameters
+    ----------
+    lowest
+        The least `loss - loss_floor` seen at an end.
+    size
+        What rounding is measured by, such as `typical_size`; only asked for if `lowest` is negative beyond doubt.
+
+    Examples
+    --------
+    >>> check_floor(lambda x: x**2 - 1, -0.5, 1e-12, "float32", lambda: 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: the loss took the value -0.5 where an orbit converged, below its floor 0 (it declares none): ...
+    """
+    floor = float(getattr(loss, "loss_floor", 0.0))
+    rounding = _ROUNDINGS * float(jnp.finfo(dtype).eps)
+    if not lowest < -(loss_tol + rounding * abs(floor)) or -lowest <= loss_tol + rounding * max(abs(floor), size()):
+        return
+    declared = "" if hasattr(loss, "loss_floor") else " (it declares none)"
+    raise ValueError(
+        f"the loss took the value {floor + lowest:.6g} where an orbit converged, below its floor {floor:g}{declared}: "
+        "give it its infimum as an attribute `loss_floor` (--loss.floor on the command line; -inf if it has none), or "
+        "stop by the gradient with `loss_tol=None` and a `grad_tol`."
+    )
 
 
 def _events(loss: LossFn, theta: Theta, stopping: StoppingRule) -> tuple[Bool[Array, ""], Bool[Array, ""]]:

@@ -38,7 +38,7 @@ class Heatmap(Picture):
     steps: Int32[np.ndarray, "n0 n1"]
     """Updates until the verdict."""
     above_floor: Int64[np.ndarray, " some"]
-    """Numbers of the cells that converged by their gradient while the loss was not at its floor: see `refine`."""
+    """Numbers of the cells that converged while the loss was not at a floor that it declares: see `refine`."""
     source: GridSource
     """The centres by number: `source(numbers)` gives initial points, `source.cells(numbers)` places in the arrays."""
     step_size: float
@@ -63,9 +63,12 @@ class Heatmap(Picture):
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
+        above = np.zeros(self.outcome.size, bool)
+        above[self.above_floor] = True
+        name = {"long_name": "converged by the gradient, loss not at a declared floor"}
         data = {
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
-            "above_floor": ("cell", self.above_floor, {"long_name": "converged by the gradient, loss above its floor"}),
+            "above_floor": (self.axes, self.source.to_grid(above), name),
         }
         numbers = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
         return self._dataset(data, numbers)
@@ -179,8 +182,9 @@ def refine(
 ) -> Kinds:
     """Tell converged cells apart by the inertia of the Hessian where their orbits ended.
 
-    A cell whose loss is within `loss_tol` of its floor is a minimum; only the others (`result.above_floor`) are run
-    again, to the same end, and given to `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as
+    A cell whose loss is within `loss_tol` of a floor that it declares is a minimum; only the others
+    (`result.above_floor`) are run again, to the same end, and given to
+    `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as
     `stability.classify`. `kinds` is its enumeration, whose lower-case names are the keys of the counts.
     """
     names = {int(kind): kind.name.lower() for kind in kinds}

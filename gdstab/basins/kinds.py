@@ -17,12 +17,17 @@ _BATCHES = 2**9, 2**15
 def at_floor(values: np.ndarray, loss: LossFn, loss_tol: float | None) -> np.ndarray:
     """Whether a loss is within `loss_tol` of its floor: as the stopping rule asks it, in the dtype of the values.
 
-    >>> at_floor(np.array([1e-13, 1e-3]), lambda theta: theta, 1e-12).tolist()
+    A floor that the loss does not declare proves nothing: where it ends near 0 its Hessian has to be looked at.
+
+    >>> from gdstab.losses import DoubleWell
+    >>> at_floor(np.array([1e-13, 1e-3]), DoubleWell(), 1e-12).tolist()
     [True, False]
+    >>> at_floor(np.array([1e-13, 1e-3]), lambda theta: theta[0] ** 2 - theta[1] ** 4, 1e-12).tolist()
+    [False, False]
     """
-    if loss_tol is None:
+    if loss_tol is None or not hasattr(loss, "loss_floor"):
         return np.zeros(values.shape, bool)
-    floor = values.dtype.type(float(getattr(loss, "loss_floor", 0.0)))
+    floor = values.dtype.type(float(loss.loss_floor))
     return values - floor <= values.dtype.type(loss_tol)
 
 

@@ -73,7 +73,7 @@ def measure(
         Of the set that the source draws from, for volumes beside shares.
     classify, kinds
         Such as `stability.classify` and its enumeration `stability.Kind`: converged orbits are sorted into kinds. One
-        whose loss is within `loss_tol` of its floor is a minimum (the kind 0); the others are run a second time.
+        whose loss is within `loss_tol` of a floor that it declares is a minimum (the kind 0); the others are run again.
     weight
         `weight(theta) -> w`, for one point: the density that is wanted over the one that the source draws from, up to
         a factor. Shares are then self-normalised. Only for independent points.

@@ -210,8 +210,8 @@ class _Reading(eqx.Module):
 
     @property
     def loss_floor(self):
-        """That of a loss."""
-        return getattr(self.fn, "loss_floor", 0.0)
+        """That of a loss that declares one."""
+        return self.fn.loss_floor
 
 
 class _Ahead(eqx.Module):

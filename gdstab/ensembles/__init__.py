@@ -10,10 +10,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gdstab._types import LossFn
@@ -23,7 +25,7 @@ from gdstab.ensembles._kernel import LaneLoss, Static
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
-from gdstab.outcomes import Outcome, StoppingRule, check_range
+from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, typical_size
 from gdstab.updates import UpdateRule
 
 __all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run"]
@@ -222,7 +224,8 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     one = one_point(points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
-    check_range(stopping, dtype)
+    floor = float(getattr(loss, "loss_floor", 0.0))
+    check_range(stopping, dtype, floor)
     alone = needs_the_cpu(loss, points, one)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
@@ -231,7 +234,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     together = getattr(loss, "lanes_together", 32)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
-    floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
+    floored = LaneLoss(loss, np.asarray(floor, dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
     want_state = bool(keep & {"theta", "state"}) or not feed.can_take
@@ -247,8 +250,18 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         max_steps=int(stopping.max_steps),
         keep=keep,
         progress=progress,
+        check_floor=partial(
+            check_floor, loss, loss_tol=stopping.loss_tol, dtype=dtype, size=cache(partial(_size, loss, points))
+        ),
         pool=worker_pool(1 if alone else tuning.workers),
         turns=itertools.count(),
         lock=threading.Lock(),
     )
     return job, total
+
+
+def _size(loss: LossFn, points) -> float:
+    """How large the loss is near the first few initial points."""
+    few = range(min(points.num_points, 4)) if is_source(points) else range(min(len(jax.tree.leaves(points)[0]), 4))
+    made = points(jnp.asarray(few, jnp.int32)) if is_source(points) else points
+    return typical_size(loss, [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], made) for i in few])

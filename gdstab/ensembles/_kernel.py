@@ -47,6 +47,7 @@ class Swept(NamedTuple):
     step_size: Float[Array, "*blocks lanes"] | Float[Array, "*blocks"]
     outcome: Int8[Array, "blocks lanes"]
     loss: Float[Array, "blocks lanes"] | None
+    lowest: Float[Array, " blocks"] | None  # of loss - loss_floor over the lanes that converged, 0 if none is below
 
 
 def over_lanes(fn: Callable, *, shared: int = 0) -> Callable:
@@ -188,8 +189,11 @@ def _advance(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test: 
     return lax.while_loop(lambda c: jnp.any(c[0].alive) & (c[1] < stop), round_, (lanes, start))[0]
 
 
-def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
-    """Advance one block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`."""
+def _sweep(static: "Static", arrays, lanes: Lanes, real, start, stop) -> Swept:
+    """Advance one block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`.
+
+    Lanes that are not `real` only pad.
+    """
     rule, (loss, stopping) = static.rule, eqx.combine(arrays, (static.loss, static.stopping))
     lanes = _advance(rule, loss, stopping, lanes, start, stop, static.updates_per_test)
 
@@ -199,12 +203,17 @@ def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
         # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
         otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
         seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
-        return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if static.want_loss else None
+        seen = jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen)
+        value = loss(theta) if static.want_loss or floored else None
+        excess = jnp.where(seen == Outcome.CONVERGED, value - loss.loss_floor, 0) if floored else None
+        return seen, value if static.want_loss else None, excess
 
-    outcome, value = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
+    floored = stopping.loss_tol is not None
+    outcome, value, excess = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
     period = None if stopping.max_period is None else lanes.period
     state = lanes.state if static.want_state else None
-    return Swept(state, lanes.count, period, lanes.step_size, outcome, value)
+    lowest = jnp.min(jnp.where(real, excess, 0), initial=0) if floored else None
+    return Swept(state, lanes.count, period, lanes.step_size, outcome, value, lowest)
 
 
 class Static(NamedTuple):
@@ -234,9 +243,10 @@ def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) ->
             points = source(offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0)), group)
         theta = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), points)
         state = over_lanes(rule.init, shared=1)(theta, step_size)
-        alive = over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state) & (position < num_lanes)
+        real = position < num_lanes
+        alive = over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state) & real
         zeros = jnp.zeros(static.block, jnp.int32)
-        return _sweep(static, arrays, Lanes(state, zeros, alive, zeros, step_size), jnp.int32(0), stop)
+        return _sweep(static, arrays, Lanes(state, zeros, alive, zeros, step_size), real, jnp.int32(0), stop)
 
     source, points = (None, points) if window is None else (points, None)
     num_blocks = static.chunk // static.block
@@ -247,7 +257,7 @@ def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) ->
 
 def resume(static: Static, arrays, lanes: Lanes, start, stop) -> Swept:
     """Later passes: the stragglers, densely packed."""
-    return lax.map(lambda block: _sweep(static, arrays, block, start, stop), lanes)
+    return lax.map(lambda block: _sweep(static, arrays, block, block.alive, start, stop), lanes)
 
 
 CPU_OPTIONS = {

@@ -45,6 +45,7 @@ class Job(NamedTuple):
     max_steps: int
     keep: frozenset
     progress: Callable | None
+    check_floor: Callable  # (least loss - loss_floor of some lanes that converged) -> None, or an error
     pool: ThreadPoolExecutor
     turns: itertools.count
     lock: threading.Lock
@@ -135,6 +136,8 @@ def _later_pass(job: Job, part: Packed, since: int, until: int) -> Swept:
 def _finish(job: Job, store: "_Store", start: int, since: int, until: int, call: Callable, place) -> tuple[Packed, int]:
     """Do a pass, store and report what it found, and take out the lanes without a verdict; with its updates."""
     swept, used = call(until), len(place)
+    if swept.lowest is not None:
+        job.check_floor(float(np.min(swept.lowest)))
     outcome, count = _flat(swept.outcome, used), _flat(swept.count, used)
     store.put(job, place, swept)
     updates = int(count.sum(dtype=np.int64)) - since * used

@@ -1,5 +1,7 @@
 """Standard test functions with known minima."""
 
+import math
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -65,8 +67,12 @@ class Quadratic(eqx.Module):
 
     @property
     def loss_floor(self) -> float:
-        """The infimum 0 of a positive semidefinite form; an indefinite one has none."""
-        return 0.0
+        r"""The infimum: 0 of a positive semidefinite form, to rounding, and $-\infty$ of an indefinite one."""
+        if not is_concrete(self.matrix):
+            return 0.0
+        values = np.linalg.eigvalsh(np.asarray(self.matrix))
+        rounding = len(values) * np.finfo(values.dtype).eps * np.abs(values).max()
+        return 0.0 if values[0] >= -rounding else -math.inf
 
     def minimum(self) -> Point:
         """The critical point $m$."""

@@ -9,12 +9,15 @@ from jax import lax
 from jaxtyping import Array, Float, Int8, Int32
 
 from gdstab._types import LossFn, Scalar, State, Theta
+from gdstab._validate import is_concrete
 from gdstab.outcomes import (
     Outcome,
     StoppingRule,
     anchor_stride,
     begin_cycle_test,
+    check_floor,
     moving,
+    typical_size,
     update_cycle_test,
     verdict,
 )
@@ -65,7 +68,8 @@ def settle(
     """Run one orbit until `stopping` passes a verdict: the definition that `ensembles.run` holds for every lane.
 
     It can be jitted and vmapped; for more than a few orbits `ensembles.run` is far faster, because here a batch runs
-    until its slowest member is done.
+    until its slowest member is done. A loss that is below its floor where the orbit converged is refused
+    (`outcomes.check_floor`); under `jit` nothing can be refused: look at `loss`.
 
     Examples
     --------
@@ -112,4 +116,8 @@ def settle_from(
     state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
     theta = rule.theta(state)
     outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), verdict(loss, theta, stopping))
-    return Settled(theta, outcome, steps, period, loss(theta), state)
+    value = loss(theta)
+    if stopping.loss_tol is not None and is_concrete(outcome) and int(outcome) == Outcome.CONVERGED:
+        excess = float(value) - float(getattr(loss, "loss_floor", 0.0))
+        check_floor(loss, excess, stopping.loss_tol, value.dtype, lambda: typical_size(loss, [theta]))
+    return Settled(theta, outcome, steps, period, value, state)

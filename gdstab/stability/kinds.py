@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int8, Int32
 
 from gdstab import curvature
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab.curvature import Inertia
+
+_RAYS, _LENGTHS = 4, 49
 
 
 class Kind(enum.IntEnum):
@@ -40,10 +43,12 @@ def classify(
 ) -> Classification:
     r"""Kind of the critical point at `theta`, where an orbit ended; with $(n_-, n_0, n_+)$.
 
-    `MINIMUM`: no eigenvalue below $-\text{tol}$, and either the loss is at its floor ($L - L_{\text{floor}} \le$
-    `loss_tol`, with `loss.loss_floor`, 0 if it has none) or no eigenvalue is within $\pm\text{tol}$. Minima on a
-    manifold have zero eigenvalues, and only the floor tells them from degenerate points. `STRICT_SADDLE`: an
-    eigenvalue below $-\text{tol}$. `DEGENERATE`: the rest. That the gradient vanishes is not tested.
+    `MINIMUM`: no eigenvalue below $-\text{tol}$, and either the loss is at the floor that it declares
+    ($L - L_{\text{floor}} \le$ `loss_tol` with `loss.loss_floor`) or no eigenvalue is within $\pm\text{tol}$. Minima
+    on a manifold have zero eigenvalues, and only the floor tells them from degenerate points: a function that declares
+    none is taken to have the floor 0 as long as it is nowhere below on some rays from `theta`, which $x^2 - y^4$ is.
+    `STRICT_SADDLE`: an eigenvalue below $-\text{tol}$. `DEGENERATE`: the rest. That the gradient vanishes is not
+    tested.
 
     Parameters
     ----------
@@ -64,6 +69,8 @@ def _classify(loss, theta, tol, loss_tol):
     with jax.default_matmul_precision("highest"):
         excess = flat_loss(flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
     at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
+    if not hasattr(loss, "loss_floor"):
+        at_floor &= ~_goes_below_zero(flat_loss, flat)
     if tol is None:
         scale = jnp.max(jnp.abs(values))
         off = (
@@ -78,6 +85,28 @@ def _classify(loss, theta, tol, loss_tol):
     kind = jnp.where(minimum, Kind.MINIMUM, Kind.DEGENERATE)
     kind = jnp.where(counts.negative > 0, Kind.STRICT_SADDLE, kind)
     return values, Classification(kind.astype(jnp.int8), counts)
+
+
+def _goes_below_zero(loss, theta):
+    r"""Whether a loss is below 0, by more than rounding, on rays from a point: then 0 is not its floor.
+
+    The rays lead over 16 decades of length, some of them into the kernel of the Hessian, where a degenerate point falls
+    off first. Rounding is measured by the largest value at the same distance.
+    """
+    n = theta.size
+    values, basis = jnp.linalg.eigh(curvature.hessian(loss, theta))
+    flat = (jnp.abs(values) <= jnp.finfo(theta.dtype).eps ** 0.5 * jnp.max(jnp.abs(values))).astype(theta.dtype)
+    generic = jnp.asarray(np.random.default_rng(0).standard_normal((n, _RAYS)), theta.dtype)
+    kernel = jnp.matmul(basis, flat[:, None] * generic, precision="highest")
+    rays = jnp.concatenate([generic, kernel], axis=1)
+    rays = rays / jnp.maximum(jnp.linalg.norm(rays, axis=0, keepdims=True), jnp.finfo(theta.dtype).tiny)
+    size = jnp.linalg.norm(theta)
+    lengths = jnp.where(size > 0, size, 1) * jnp.logspace(-8, 8, _LENGTHS, dtype=theta.dtype)
+    steps = lengths[:, None, None] * jnp.concatenate([rays, -rays], axis=1).T[None]  # [lengths, rays, n]
+    found = jax.vmap(jax.vmap(lambda step: loss(theta + step)))(steps)
+    found = jnp.where(jnp.isfinite(found), found, 0)
+    scale = jnp.max(jnp.abs(found), axis=1, keepdims=True)
+    return jnp.any(found < -256 * jnp.finfo(theta.dtype).eps * scale)
 
 
 def lyapunov_stable(

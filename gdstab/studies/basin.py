@@ -104,6 +104,7 @@ def prepare(options: Basin) -> Setting:
                 f"--distribution box, not {options.distribution}"
             )
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
     return Setting(loss, step_sizes, source, volume, stopping)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_count
-from gdstab.outcomes import StoppingRule
+from gdstab.outcomes import StoppingRule, resolution
 from gdstab.studies import options as opt
 from gdstab.studies import training
 from gdstab.theory import factorisations
@@ -68,10 +68,37 @@ def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
     return _BUILDERS[type(loss)](loss)
 
 
+GRADIENT_32 = 1e-7
+"""What rounding leaves of a gradient in 32 bits, at the least."""
+
+
 def build_stopping(options) -> StoppingRule:
     """The rule that ends every orbit."""
     names = ("loss_tol", "grad_tol", "escape_radius", "max_steps", "max_period")
     return StoppingRule(**{name: getattr(options, name) for name in names})
+
+
+def check_tolerances(options, loss: LossFn, dim: int) -> None:
+    r"""Refuse tolerances that rounding in 32 bits keeps every orbit from meeting.
+
+    Of the loss rounding leaves half the distance of numbers at its floor, and $\epsilon^2$ times its size at 0, for it
+    is taken to be a sum of squares.
+    """
+    if options.precision != 32:
+        return
+    eps, size = float(np.finfo(np.float32).eps), abs(float(loss(jnp.zeros(dim, np.float32))))
+    finest = max(resolution(float(getattr(loss, "loss_floor", 0.0)), np.float32), eps**2 * size)
+    by_loss = options.loss_tol is not None and options.loss_tol >= finest
+    if by_loss or (options.grad_tol or 0) >= GRADIENT_32:
+        return
+    leaves, asked = [f"gradients of about {GRADIENT_32:g}"], [f"--grad-tol {options.grad_tol}"]
+    if options.loss_tol is not None:
+        asked.append(f"--loss-tol {options.loss_tol}")
+        leaves.append(f"of this loss about {finest:.1g}")
+    raise ValueError(
+        f"{' and '.join(asked)} cannot be met in 32 bits, where rounding leaves {' and '.join(leaves)}, or more; pass "
+        "--grad-tol 1e-5, or --precision 64"
+    )
 
 
 def build_rule(options: opt.Update) -> updates.UpdateRule:

@@ -45,6 +45,7 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     basins.parse_plane(plane, dim)
     cells = int(np.prod(check_resolution(options.resolution, 2), dtype=object))
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
     record = records.begin(
         options.out,
         building.configuration(options),

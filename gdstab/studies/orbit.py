@@ -33,6 +33,7 @@ def run(options: Orbit) -> Study:
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     check_count(options.num_steps, "num_steps", least=0)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
     boxes = _boxes(options)
     starts = _starts(options, boxes, dim).astype(dtype)
     stopping = building.build_stopping(options)

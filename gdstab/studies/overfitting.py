@@ -114,6 +114,12 @@ def _check(options: Overfitting) -> None:
     if not (options.hidden_layers and options.lingering_spreads and 0 < options.band < 0.5):
         raise ValueError("expected at least one of --hidden-layers and --lingering-spreads, and --band below 0.5")
     _stopping(options)
+    if options.precision == 32 and options.grad_tol < building.GRADIENT_32:
+        raise ValueError(
+            f"--grad-tol {options.grad_tol} cannot be met in 32 bits, where rounding leaves gradients of about "
+            f"{building.GRADIENT_32:g} and more, so that no start at a saddle would be seen to end there; pass "
+            "--grad-tol 1e-5, or --precision 64"
+        )
 
 
 #

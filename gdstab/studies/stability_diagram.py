@@ -50,8 +50,8 @@ class Beside(eqx.Module):
 
     @property
     def loss_floor(self):
-        """That of the loss."""
-        return getattr(self.loss, "loss_floor", 0.0)
+        """That of a loss that declares one."""
+        return self.loss.loss_floor
 
 
 class Decayed(eqx.Module):
