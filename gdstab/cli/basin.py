@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from gdstab.cli import joining, process, report
-from gdstab.studies.options import Basin, configuration, parse_range
+from gdstab.studies.options import Basin, configuration, describe, parse_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     size = 1 if place is None else place.size
     with report.Progress(max(options.samples, 0) * len(parse_range(options.step_sizes)) // size) as progress:
         study = basin.run(options, progress=progress, team=teams.Team(0, size))
+    print(describe(options), end="\n\n")
     print(_table(study.record.summary))
     where = study.record.path
     if study.measure is None:

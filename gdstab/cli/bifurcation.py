@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Bifurcation, parse_range
+from gdstab.studies.options import Bifurcation, describe, parse_range
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     with report.Progress(len(parse_range(options.step_sizes)) * max(options.starts, 0)) as progress:
         study = bifurcation.run(options, progress=progress)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print(_doublings(summary), "", *_ends(summary), *_hysteresis(summary["hysteresis"]), sep="\n")
     note = "Results" if study.diagram is not None else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")
@@ -31,6 +32,9 @@ def _doublings(summary: dict) -> str:
             str(period), f"{step_size:.10f}", f"{exact[i]:.10f}" if i < len(exact) else "-",
             *map(_number, summary["seen_between"][i]), f"{ratios[i - 2]:.4f}" if i >= 2 else "-",
         ))  # fmt: skip
+    for number, other in enumerate(summary.get("others", []), start=2):  # of runs made before there was none
+        for period, step_size in zip(other["periods"], other["doublings"], strict=True):
+            rows.append((f"{period}, attractor {number}", f"{step_size:.10f}", "-", "-", "-", "-"))
     return report.table(rows) if len(rows) > 1 else f"no period doublings: {summary['ended']}"
 
 

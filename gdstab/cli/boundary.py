@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Boundary
+from gdstab.studies.options import Boundary, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with report.Progress(0) as progress:  # how many lanes it takes is what it finds out
         study = boundary.run(options, progress=progress)
+    print(describe(options), end="\n\n")
     print(_text(study.record.summary))
     note = "Results" if study.heatmap is not None else "This run was complete already; nothing was computed. Results"
     print(f"{note}: {study.record.path}")

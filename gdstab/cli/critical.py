@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Critical
+from gdstab.studies.options import Critical, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str]) -> int:
 
     study = critical.run(options)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print(_critical(summary), _thresholds(summary), _shares(summary["rows"]), sep="\n\n")
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import CriticalMap
+from gdstab.studies.options import CriticalMap, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with report.Progress(critical_map.expected_orbits(options)) as progress:
         study = critical_map.run(options, progress=progress)
+    print(describe(options), end="\n\n")
     print(_text(study.record.summary))
     note = "Results" if study.steps is not None else "This run was complete already; nothing was computed. Results"
     print(f"{note}: {study.record.path}")

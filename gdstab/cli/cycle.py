@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Cycle
+from gdstab.studies.options import Cycle, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -13,6 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     from gdstab.studies import cycle  # noqa: PLC0415 (JAX is configured first)
 
     study = cycle.run(options)
+    print(describe(options), end="\n\n")
     print(_text(study.record.summary))
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")
@@ -25,7 +26,7 @@ def _text(summary: dict) -> str:
     if summary["cycles"]:
         lines += [_cycles(summary["cycles"]), ""]
     else:
-        lines += ["No cycle was found: raise --max-period or --max-steps, or start elsewhere.", ""]
+        lines += [f"No cycle was found: {_advice(summary)}.", ""]
     if summary["unassigned"]:
         lines += [f"{summary['unassigned']:,} orbits ended on none of these", ""]
     low, high = summary["range"]
@@ -36,6 +37,15 @@ def _text(summary: dict) -> str:
         error = summary["theory"]["period_two_error"]
         lines += ["", f"multipliers of period 2 against the closed form: off by {error:.2g}"]
     return "\n".join(lines)
+
+
+def _advice(summary: dict) -> str:
+    left = sum(summary["outcomes"].get(name, 0) for name in ("diverged", "nonfinite"))
+    if left == summary["starts"]:
+        return "every start leaves; lower --step-size, or start closer to the minima with --box"
+    if left:
+        return "those that stay go on without a period; raise --max-period or --max-steps, or lower --step-size"
+    return "raise --max-period or --max-steps, or start elsewhere"
 
 
 def _cycles(cycles: list[dict]) -> str:

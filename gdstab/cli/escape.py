@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Escape
+from gdstab.studies.options import Escape, describe
 
 _MOST_PATTERNS = 8  # rows of the table of neuron types, for each step size
 
@@ -18,6 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         study = escape.run(options, progress=progress)
     summary = study.record.summary
     leak = summary["configuration"]["loss"]["leak"]
+    print(describe(options), end="\n\n")
     print(_ladder(summary), _patterns(summary["rows"]), _open(summary["rows"]), _theorem(summary, leak), sep="\n\n")
     print(f"\n{_near(summary['rows'])}\n\n{_saddle(summary)}")
     if "manifold" in summary:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Flow
+from gdstab.studies.options import Flow, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str]) -> int:
 
     study = flow.run(options)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print("\n\n".join(_start(number, way, summary) for number, way in enumerate(summary["ways"])))
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")

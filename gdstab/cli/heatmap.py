@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Heatmap
+from gdstab.studies.options import Heatmap, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     rows, columns = options.resolution
     with report.Progress(max(rows, 0) * max(columns, 0)) as progress:
         study = heatmap.run(options, progress=progress)
+    print(describe(options), end="\n\n")
     print(_table(study.record.summary))
     where = study.record.path
     if study.heatmap is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Lyapunov, parse_range
+from gdstab.studies.options import Lyapunov, describe, parse_range
 
 _REGIMES = ("converged", "periodic", "quasi_periodic", "chaotic", "undecided")
 _MOST_ROWS = 36
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with report.Progress(max(options.starts, 0) * len(parse_range(options.step_sizes))) as progress:
         study = lyapunov.run(options, progress=progress)
+    print(describe(options), end="\n\n")
     print(_text(study.record.summary))
     note = "Results" if study.regimes is not None else "This run was complete already; nothing was computed. Results"
     print(f"{note}: {study.record.path}")
@@ -37,7 +38,8 @@ def _text(summary: dict) -> str:
     field = summary["map"]
     text.append(
         f"heatmap at step size {field['step_size']:g}: {field['bounded']:,} of {field['cells']:,} cells bounded, "
-        f"{field['positive']:,} with a positive exponent"
+        f"{field['positive']:,} with a positive exponent over their first {field.get('steps', 'few')} updates "
+        "(the table has those of the long run)"
     )
     seconds = summary["run_seconds"]
     text.append(f"{summary['lane_steps']:.4g} lane-steps; {seconds + summary['compile_seconds']:.1f} s for the table")

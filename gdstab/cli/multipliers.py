@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Multipliers
+from gdstab.studies.options import Multipliers, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     with report.Progress(multipliers.total_lanes(options)) as progress:
         study = multipliers.run(options, progress=progress)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print(
         _multipliers(summary), _thresholds(summary), _engine(summary["diagram"]), _orbit(summary["orbit"]), sep="\n\n"
     )

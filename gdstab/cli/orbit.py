@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Orbit
+from gdstab.studies.options import Orbit, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: Sequence[str]) -> int:
 
     study = orbit.run(options)
     rows = study.record.summary["orbits"]
+    print(describe(options), end="\n\n")
     if len(rows) == 1:
         print(_steps(study.record.dataset), end="\n\n")
     print(_ends(rows))

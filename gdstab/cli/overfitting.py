@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Overfitting
+from gdstab.studies.options import Overfitting, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     with report.Progress(overfitting.total_lanes(options)) as progress:
         study = overfitting.run(options, progress=progress)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print(_shares(summary["rows"]), _special(summary["special"]), _lingering(summary["lingering"]), sep="\n\n")
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {study.record.path}")

@@ -32,5 +32,6 @@ def _help() -> str:
         "",
         *lines,
         "",
-        "The paper's numbers are the defaults; `gdstab reproduce NAME --help` lists what can be changed.",
+        "The defaults are the paper's numbers, or fewer where those take more than some minutes (D.1, D.3: images and",
+        "updates); `gdstab reproduce NAME --help` lists them, and says what the paper has.",
     ])  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Spectrum
+from gdstab.studies.options import Spectrum, describe
 
 _LINES = 12
 
@@ -16,6 +16,7 @@ def main(arguments: Sequence[str]) -> int:
 
     study = spectrum.run(options)
     summary = study.record.summary
+    print(describe(options), end="\n\n")
     print(_table(summary))
     how = "all eigenvalues" if summary["dense"] else "the two ends by Lanczos, the density of the last point"
     print(f"\n{summary['parameters']} parameters: {how}")

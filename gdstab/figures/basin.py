@@ -24,6 +24,7 @@ class Shares(NamedTuple):
     exact: np.ndarray  # at the same step sizes, nan where nothing is known
     curve: tuple[np.ndarray, np.ndarray] | None  # the exact share on a finer grid of step sizes
     critical_step: float | None
+    left: np.ndarray | None = None  # share that diverged or was not finite
 
 
 def draw_basin(shares: Shares) -> Figure:
@@ -59,6 +60,8 @@ def _draw_shares(axes: Axes, shares: Shares) -> None:
     if shares.cycling.any():
         cycling = np.where(shares.cycling > 0, shares.cycling, np.nan)
         axes.plot(eta, cycling, "s:", color=_CYCLING, markersize=3, linewidth=0.9, label="ends in a cycle")
+    if shares.left is not None:
+        axes.plot(eta, shares.left, "x:", color=_GREY, markersize=3, linewidth=0.9, label="diverges", zorder=1)
     low, high = shares.interval.T
     if shares.curve is None:
         axes.fill_between(eta, low, high, color=_MEASURED, alpha=0.3, linewidth=0)

@@ -28,6 +28,7 @@ _CLOSEST = 0.035  # of the width: labels of doublings that are nearer to each ot
 
 _PLACES = tuple((left, bottom, 0.48, 0.36) for left in (0.09, 0.48) for bottom in (0.085, 0.6))
 """Where an enlarged part may be drawn: left, bottom, width, height, as shares of the axes."""
+_LOW = 1e-6  # of the whole height: a part that is lower is a line
 _ROOM = 0.01  # share of the bins there that orbits may visit
 
 
@@ -98,7 +99,9 @@ def _columns(step_sizes: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     """For evenly spaced columns the row of the nearest step size, and the ends of the picture."""
     half_first, half_last = (step_sizes[1] - step_sizes[0]) / 2, (step_sizes[-1] - step_sizes[-2]) / 2
     left, right = float(step_sizes[0] - half_first), float(step_sizes[-1] + half_last)
-    number = min(_COLUMNS, max(len(step_sizes), 2))
+    number = max(len(step_sizes), 2)
+    number *= max(_COLUMNS // number, 1)  # whole columns for each step size, or the image would smear them
+    number = number if number <= 2 * _COLUMNS else _COLUMNS
     if not np.allclose(np.diff(step_sizes), np.diff(step_sizes)[0], rtol=1e-3):
         number = _COLUMNS
     places = left + (np.arange(number) + 0.5) * (right - left) / number
@@ -172,7 +175,7 @@ def _draw_zoom(axes: Axes, diagram: OrbitDiagram, zoom: OrbitDiagram, marks: Mar
     rows, _ = _columns(diagram.step_sizes)
     visited = diagram.counts[rows] > 0
     taken = [_share_visited(visited, place) for place in _PLACES]
-    if min(taken) > _ROOM:
+    if min(taken) > _ROOM or not np.ptp(zoom.edges) > _LOW * np.ptp(diagram.edges):
         return
     inset = axes.inset_axes(_PLACES[int(np.argmin(taken))])
     _draw_density(inset, zoom)

@@ -155,6 +155,9 @@ def _draw_fit(axes: Axes, exponent: UncertaintyExponent) -> None:
                 markerfacecolor=fill, **common,
             )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel=r"distance $\varepsilon$", ylabel="share of pairs that end differently")
+    style.thin_out(axes.xaxis, scales.min(), scales.max())
+    if (share > 0).any():
+        style.thin_out(axes.yaxis, share[share > 0].min(), share.max())
     axes.set_box_aspect(1)
     axes.yaxis.labelpad = 1
     if (share > 0).any():

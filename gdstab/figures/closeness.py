@@ -42,6 +42,7 @@ def draw_closeness(networks: Sequence[Closeness]) -> Figure:
             apart.set_title(network.title)
             for axes in (loss, apart, fine):
                 axes.set(xlim=(0, network.iterations[-1]))
+        style.letter(rows.ravel())
         for axes in rows[-1]:
             axes.set_xlabel(r"iterations with $\eta$")
         figure.legend(handles=_entries(networks[0]), loc="outside lower center", ncols=5)
@@ -72,7 +73,7 @@ def _draw_loss(axes: Axes, network: Closeness) -> None:
     axes.plot(network.iterations, network.flow_loss, color=FLOW, linewidth=1.2)
     for i, loss in enumerate(network.loss):
         axes.plot(network.iterations, loss, color=colour(i), **_marks(i, network))
-    axes.set(ylabel="training loss", ylim=(0, None))
+    axes.set(ylabel="training loss", ylim=(0, None), title="losses")
 
 
 def _draw_distances(axes: Axes, network: Closeness) -> None:
@@ -93,7 +94,7 @@ def _draw_small(axes: Axes, network: Closeness) -> None:
     lines = [values[early:] for values in (network.finest, network.drift[1], network.flow_error)]
     top = _largest(network.travelled)
     low = min(values[values > 0].min(initial=top) for values in lines)
-    axes.set(ylabel="distance, logarithmic", ylim=(max(low / 2, 1e-7 * top), 3 * top), yscale="log")
+    axes.set(ylabel="distance, logarithmic", ylim=(max(low / 2, 1e-7 * top), 3 * top), yscale="log", title="distances")
 
 
 def _draw_drifts(axes: Axes, network: Closeness) -> None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from gdstab.figures import style
 
@@ -34,8 +33,9 @@ def draw_critical(stable: Stable) -> Figure:
             _draw_share(left, stable)
         else:
             _draw_figure_1b(left, stable)
+        left.set(xlabel=r"step size $\eta$", xlim=(0, float(stable.step_sizes.max()) * 1.03), ylim=(-0.03, 1.03))
         _mark_critical(left, stable, height=0.6)  # below the legend
-        left.set(xlabel=r"step size $\eta$", xlim=(0, float(stable.step_sizes.max()) * 1.03), ylim=(0, 1.03))
+        left.set_xlim(0, float(stable.step_sizes.max()) * 1.03)
         left.legend(fontsize=7, loc="upper right")
         left.set_title("(a) what is stable")
         _draw_thresholds(right, stable)
@@ -68,7 +68,8 @@ def _draw_share(axes: Axes, stable: Stable) -> None:
 def _mark_critical(axes: Axes, stable: Stable, height: float = 1.0) -> None:
     known = stable.exact_critical_step
     step = stable.critical_step if known is None else known
-    axes.axvline(step, 0, height, color="black", linewidth=0.9, linestyle=":", label=rf"$\eta_C = {step:.4g}$")
+    label = rf"$\eta_C = {step:.4g}$" + ("" if step <= axes.get_xlim()[1] else ", further right")
+    axes.axvline(step, 0, height, color="black", linewidth=0.9, linestyle=":", label=label)
 
 
 def _draw_thresholds(axes: Axes, stable: Stable) -> None:
@@ -79,7 +80,5 @@ def _draw_thresholds(axes: Axes, stable: Stable) -> None:
     axes.hist(stable.thresholds, bins=bins, weights=weights, color="#8fb8d8", edgecolor="#0072b2", linewidth=0.4)
     _mark_critical(axes, stable)
     axes.set(xscale="log", xlabel=r"threshold $2 / \lambda_{\max}$", ylabel="share of the minima")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    style.thin_out(axes.xaxis, bins[0], bins[-1])
     axes.legend(fontsize=7, loc="upper left")

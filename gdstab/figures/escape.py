@@ -110,7 +110,9 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
     for row in range(1, len(names)):
         line = "-" if row == len({*levels, "zero"} & set(names)) else ":"
         axes.axhline(row - 0.5, color="#999999", linewidth=0.6, linestyle=line)
-    axes.legend(loc="best", handletextpad=0.1, borderaxespad=0.2)
+    axes.legend(  # below: among the rows it would look like one of them
+        loc="upper center", bbox_to_anchor=(0.4, -0.19), ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0
+    )
 
 
 def _loss(value: float) -> str:
@@ -134,6 +136,7 @@ def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping
     axes.set_xlabel("along the steepest escape")
     axes.set_ylabel("all biases lowered", labelpad=1)
     bar = figure.colorbar(ScalarMappable(norm, style.ITERATIONS), ax=axes, pad=0.02, aspect=26)
+    style.label_logarithmic(bar, norm.vmin, norm.vmax)
     bar.set_label("to zero: updates near the saddle's level")
     seen = [name for name in palette if (plane.level == name).any()]
     if seen:

@@ -24,11 +24,13 @@ LABELS = {
 
 
 class Overlay(NamedTuple):
-    """Curves to lay over a heatmap: each a sequence of polylines `[points, 2]` in the coordinates of its box."""
+    """What to lay over a heatmap, in the coordinates of its box: sequences of polylines `[points, 2]`, and spots."""
 
     minima: Sequence[np.ndarray] = ()
     stable: Sequence[np.ndarray] = ()  # the part of the minima that is linearly stable
     ellipse: Sequence[np.ndarray] = ()  # the exact boundary of the basin
+    spots: np.ndarray = np.zeros((0, 2))  # single minima, or points close together on a curve of them
+    stable_spots: np.ndarray = np.zeros((0, 2))
 
 
 def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | None = None) -> Figure:  # noqa: B008
@@ -55,9 +57,7 @@ def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | 
             image = ScalarMappable(norm, style.ITERATIONS)
             bar = figure.colorbar(image, ax=axes, shrink=0.86, aspect=28, pad=0.02, extend=_extend(result, norm))
             bar.set_label("updates until convergence")
-            bar.set_ticks([n * 10**e for e in range(10) for n in (1, 2, 5) if norm.vmin <= n * 10**e <= norm.vmax])
-            bar.ax.yaxis.set_major_formatter("{x:g}")
-            bar.minorticks_off()
+            style.label_logarithmic(bar, norm.vmin, norm.vmax)
         present = [verdict for verdict in LABELS if result.counts[verdict.name.lower()]]
         entries += [(_swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
         if entries:
@@ -112,7 +112,16 @@ def _draw_curves(axes: Axes, overlay: Overlay) -> list:
     for line in overlay.stable:  # dashes on a black track, legible on any ground
         axes.plot(*line.T, **track, path_effects=style.casing("white", 4.0))
         axes.plot(*line.T, **dashes)
+    spot = {"linestyle": "none", "marker": "o", "markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 4.2}
+    spot |= {"markerfacecolor": style.MINIMA}
+    stable_spot = spot | {"markerfacecolor": "white", "markeredgecolor": style.MINIMA, "markeredgewidth": 1.0}
+    axes.plot(*overlay.spots.T, **spot)
+    axes.plot(*overlay.stable_spots.T, **stable_spot)
     entries = []
+    if len(overlay.spots):
+        entries.append((Line2D([], [], **spot), "minima, unstable" if len(overlay.stable_spots) else "minima"))
+    if len(overlay.stable_spots):
+        entries.append((Line2D([], [], **stable_spot), "stable minima"))
     if len(overlay.minima):
         entries.append((Line2D([], [], **solid), "minima"))
     if len(overlay.stable):

@@ -74,7 +74,8 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
         alone = np.isfinite(found.closed_form) & ~np.isfinite(np.insert(found.closed_form, 0, np.nan)[:-1])
         alone &= ~np.isfinite(np.append(found.closed_form, np.nan)[1:])
         if alone.any():  # without one, a line that is not clipped takes the layout down
-            axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False)
+            axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False,
+                      label="closed form, at one step size")  # fmt: skip
     _mark_critical(axes, found, label=True)
     seen = np.concatenate([part[np.isfinite(part)] for part in (middle, _column(found.across)) if part is not None])
     if seen.size:
@@ -105,7 +106,7 @@ def _draw_shares(axes: Axes, found: Exponents) -> None:
     axes.plot(eta, found.bounded, color=_EXACT, linewidth=1.3, label="bounded, of all starts")
     _mark_critical(axes, found)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set(ylabel="share of the\nbounded orbits", ylim=(0, 1))
+    axes.set(ylabel="share of the\nbounded orbits", ylim=(0, 1.02))
     axes.legend(
         fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.26), ncols=6, handlelength=1.4, columnspacing=1.0
     )
@@ -133,5 +134,5 @@ def _draw_field(figure: Figure, axes: Axes, found: Exponents) -> None:
     axes.set_xlabel(f"${found.axes[0][0]}_{{{found.axes[0][1:]}}}$")
     axes.set_ylabel(f"${found.axes[1][0]}_{{{found.axes[1][1:]}}}$")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, extend="both")
-    bar.set_label(rf"exponent over the first {found.map_steps} updates")
-    axes.set_title(rf"(b) over initial points, $\eta = {found.map_step_size:g}$")
+    bar.set_label(f"exponent over the first {found.map_steps} updates only")
+    axes.set_title(rf"(b) on the way, over initial points, $\eta = {found.map_step_size:g}$")

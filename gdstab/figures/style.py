@@ -1,5 +1,7 @@
 """What all figures share: fonts, sizes, colours that survive colour blindness and grey prints, and how to save them."""
 
+import math
+import textwrap
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import matplotlib as mpl
 from matplotlib import patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gdstab.outcomes import Outcome
 
@@ -24,6 +27,8 @@ OUTCOME_COLOURS = {
 MINIMA = "#000000"
 STABLE = "#d62728"
 ELLIPSE = "#c2185b"
+
+_LABELS = 3  # along a colour bar, at the least
 
 _PARAMETERS = {
     "font.family": "serif",
@@ -53,13 +58,55 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def round_numbers(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones, for a logarithmic scale: three at the least, however narrow it is.
+
+    >>> round_numbers(1, 1000), round_numbers(3, 50), [round(float(x), 6) for x in round_numbers(61, 69)]
+    ([1.0, 10.0, 100.0, 1000.0], [5.0, 10.0, 20.0, 50.0], [62.0, 64.0, 66.0, 68.0])
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8)):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= _LABELS:
+            return ticks
+    return [tick for tick in MaxNLocator(_LABELS + 1).tick_values(low, high) if low <= tick <= high]
+
+
+def label_logarithmic(bar, low: float, high: float) -> None:
+    """Label a logarithmic colour bar with round numbers."""
+    bar.set_ticks(round_numbers(low, high))
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.minorticks_off()
+
+
+def thin_out(axis, low: float, high: float) -> None:
+    """As many labels on a logarithmic axis as there is room for, and none in between."""
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    axis.set_minor_formatter(NullFormatter())
+    if decades < 2:
+        axis.set_major_formatter("{x:g}")
+
+
+def letter(panels) -> None:
+    """Number the panels of a figure by letters, in front of their titles."""
+    for name, axes in zip("abcdefghijklmnop", panels, strict=False):
+        axes.set_title(f"({name}) {axes.get_title()}".rstrip())
+
+
 def casing(colour: str, width: float) -> list:
     """Path effects that set a line off from any background by an edge of `colour`."""
     return [patheffects.Stroke(linewidth=width, foreground=colour), patheffects.Normal()]
 
 
-def save(figure: Figure, directory, name: str = "figure") -> tuple[Path, Path]:
-    """Write the figure as PNG (200 dpi) and PDF; their paths."""
+def save(figure: Figure, directory, name: str = "figure", note: str | None = None) -> tuple[Path, Path]:
+    """Write the figure as PNG (200 dpi) and PDF; their paths. A note, such as what was run, stands above everything."""
+    if note is not None:
+        room = int(15 * figure.get_figwidth())  # letters in a line
+        with style():
+            figure.suptitle(textwrap.fill(note, room), fontsize=8, color="#555555")
     paths = tuple(Path(directory) / f"{name}.{ending}" for ending in ("png", "pdf"))
     with style():
         for path in paths:

@@ -16,7 +16,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, distributions
-from gdstab.studies.options import Basin, parse_range
+from gdstab.studies.options import Basin, describe, parse_range
 from gdstab.studies.teams import Team
 
 _ALONE = Team()
@@ -67,7 +67,7 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
         summary = summarise(options, measured, stopped, time.perf_counter() - begin)
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
         with records.writing(record.path):
-            figures.save(figures.draw_basin(picture(options, summary)), record.path)
+            figures.save(figures.draw_basin(picture(options, summary)), record.path, note=describe(options))
         return record.finish(summary)
 
     record = team.together(lambda: write() if team.leads else record)
@@ -196,4 +196,5 @@ def picture(options: Basin, summary: dict) -> figures.Shares:
         exact=np.array([row["exact"] for row in rows], float),
         curve=(fine, exact) if np.isfinite(exact).any() and len(eta) > 1 else None,
         critical_step=critical,
+        left=shares["diverged"] + shares["nonfinite"],
     )

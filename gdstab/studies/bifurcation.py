@@ -15,7 +15,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building, cascades
 from gdstab.studies import options as opt
-from gdstab.studies.options import Bifurcation
+from gdstab.studies.options import Bifurcation, describe
 from gdstab.updates import UpdateRule
 
 _PILOT = 33, 16  # step sizes and starts that show what range to draw
@@ -68,13 +68,18 @@ def run(options: Bifurcation, *, progress: Callable[[int, int], None] | None = N
         value_range=value_range, max_period=options.max_period, progress=progress, **common,
     )  # fmt: skip
     cascade, why = climb(rule, loss, diagram, options)
+    more = cascades.others(rule, loss, diagram, cascade, options)
     close = zoom(rule, loss, diagram, cascade, starts, options, common)
     end = find_end(rule, loss, starts[:_SEARCHED], diagram, options)
     loop = sweep(rule, loss, step_sizes, starts, options, common) if options.hysteresis else None
-    summary = summarise(options, diagram, cascade, why, end, loop)
+    summary = summarise(options, diagram, (cascade, why, more), end, loop)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(diagram, loop).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop), record.path)
+    figures.save(
+        figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop),
+        record.path,
+        note=describe(options),
+    )
     return Study(record.finish({**summary, "provenance": provenance}), diagram)
 
 
@@ -236,12 +241,12 @@ def sweep(
 def summarise(
     options: Bifurcation,
     diagram: bifurcation.OrbitDiagram,
-    cascade: bifurcation.Cascade | None,
-    why: str,
+    climbed: tuple[bifurcation.Cascade | None, str, list[bifurcation.Cascade]],
     end: bifurcation.LastBounded | None,
     loop: bifurcation.Hysteresis | None,
 ) -> dict:
     """What `summary.json` holds; null where something is not there."""
+    cascade, why, more = climbed
     flips = [] if cascade is None else cascade.flips
     accumulation = math.nan if cascade is None else cascade.accumulation
     rows = zip(diagram.step_sizes, diagram.bounded, diagram.common_period, strict=True)
@@ -250,6 +255,10 @@ def summarise(
         "periods": [flip.period for flip in flips],
         "seen_between": [seen_between(diagram, flip.step_size, flip.period) for flip in flips],
         "ended": why,
+        "others": [
+            {"doublings": other.step_sizes.tolist(), "periods": other.periods.tolist(), "ended": other.ended}
+            for other in more
+        ],
         "feigenbaum_ratios": [] if cascade is None else cascade.ratios.tolist(),
         "accumulation": None if math.isnan(accumulation) else accumulation,
         "last_bounded": None if end is None else end.low,

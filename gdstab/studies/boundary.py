@@ -12,7 +12,7 @@ from gdstab import basins, boundaries, figures, records, updates
 from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
 from gdstab.outcomes import Outcome
 from gdstab.studies import building
-from gdstab.studies.options import Boundary
+from gdstab.studies.options import Boundary, describe
 
 _BYTES_PER_CELL = 4  # outcome, label and level
 _BYTES_OF_FIGURES = 20_000_000
@@ -71,7 +71,9 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     )  # fmt: skip
     summary = summarise(picture, entropy, exponent, options)
     record.write_dataset(_dataset(picture, exponent).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_boundary(picture, exponent, names(picture, options.signs)), record.path)
+    figures.save(
+        figures.draw_boundary(picture, exponent, names(picture, options.signs)), record.path, note=describe(options)
+    )
     return Study(record.finish(summary), picture)
 
 

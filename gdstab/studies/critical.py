@@ -17,7 +17,7 @@ from gdstab._validate import check_box, check_count, check_positive, check_resol
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
-from gdstab.studies.options import Critical
+from gdstab.studies.options import Critical, describe
 from gdstab.theory import linear, scalar
 
 QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -65,7 +65,9 @@ def run(options: Critical) -> Study:
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = _dataset(step_sizes, points, tops, curves)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
-    figures.save(figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record.path)
+    figures.save(
+        figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record.path, note=describe(options)
+    )
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 
 

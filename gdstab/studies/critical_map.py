@@ -14,7 +14,7 @@ from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 from gdstab.studies import building, critical, heatmap
 from gdstab.studies import options as opt
-from gdstab.studies.options import CriticalMap
+from gdstab.studies.options import CriticalMap, describe
 from gdstab.theory import scalar
 
 QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -74,7 +74,9 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
     summary = summarise(found, source, options)
     provenance = records.provenance(dtype)
     record.write_dataset(_dataset(found, source, box, axes).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_critical_map(_picture(found, source, box, axes, options)), record.path)
+    figures.save(
+        figures.draw_critical_map(_picture(found, source, box, axes, options)), record.path, note=describe(options)
+    )
     return Study(record.finish({**summary, "provenance": provenance}), found)
 
 

@@ -13,7 +13,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
-from gdstab.studies.options import Cycle
+from gdstab.studies.options import Cycle, describe
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule
 
@@ -74,7 +74,7 @@ def run(options: Cycle) -> Study:
     ) if search.attractors else []  # fmt: skip
     summary = summarise(options, rule, loss, search, followed)
     record.write_dataset(_dataset(followed, dim).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record.path)
+    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record.path, note=describe(options))
     return Study(record.finish(summary), fresh=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gdstab import figures
 from gdstab.studies import saddle_manifold
-from gdstab.studies.options import Escape
+from gdstab.studies.options import Escape, describe
 from gdstab.studies.relu_levels import Ladder, level_name
 from gdstab.theory import relu
 
@@ -20,11 +20,11 @@ def save(options: Escape, setting, summary: dict, around: dict, manifold: dict |
     levels = summary["levels"]
     shares = [ladder_shares(row) for row in summary["rows"]]
     main = figures.draw_escape(shares, levels, plane(options, around), times(summary), plateaus(options, around))
-    figures.save(main, path)
-    figures.save(figures.draw_training(training(setting, levels, around)), path, "network")
+    figures.save(main, path, note=describe(options))
+    figures.save(figures.draw_training(training(setting, levels, around)), path, "network", note=describe(options))
     if manifold is None:
         return ["figure", "network"]
-    figures.save(saddle_manifold.draw(manifold), path, "manifold")
+    figures.save(saddle_manifold.draw(manifold), path, "manifold", note=describe(options))
     return ["figure", "network", "manifold"]
 
 

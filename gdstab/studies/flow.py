@@ -12,7 +12,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building, training, tube
 from gdstab.studies import options as opt
-from gdstab.studies.options import Flow
+from gdstab.studies.options import Flow, describe
 from gdstab.studies.tube import Tube
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
@@ -70,7 +70,7 @@ def run(options: Flow) -> Study:
     record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
     names = ["figure", *(f"start_{number}" for number in range(1, len(ways)))]
     for name, way in zip(names, ways, strict=True):
-        figures.save(figures.draw_flow(picture(way, options.radius)), record.path, name)
+        figures.save(figures.draw_flow(picture(way, options.radius)), record.path, name, note=describe(options))
     summary = {
         "parameters": dim,
         "step_sizes": step_sizes.tolist(),

@@ -3,17 +3,23 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from gdstab import basins, figures, records, stability, updates
+from gdstab import basins, curvature, ensembles, figures, records, sampling, stability, updates
+from gdstab._numerics import tolerance
 from gdstab._validate import check_box, check_loss, check_resolution, check_step_sizes
+from gdstab.minima.manifold import correct
 from gdstab.studies import building, selfcheck
-from gdstab.studies.options import Heatmap, Scalar
+from gdstab.studies.options import Heatmap, Scalar, describe
 from gdstab.theory import scalar
 
 _BYTES_PER_CELL = 2 * (1 + 4)  # verdict and count, in the parts and in the result
 _BYTES_OF_FIGURES = 20_000_000
+_MOST_PARAMETERS, _SEEKERS, _CORRECTIONS = 32, 40, 30  # of the search for minima in the plane
 
 
 class Study(NamedTuple):
@@ -62,7 +68,7 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     kinds = basins.refine(rule, loss, result, stopping=stopping, classify=stability.classify, kinds=stability.Kind)
     summary = summarise(result, kinds, options)
     record.write_dataset(result.to_xarray().assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_heatmap(result, overlay(options)), record.path)
+    figures.save(figures.draw_heatmap(result, overlay(options)), record.path, note=describe(options))
     return Study(record.finish(summary), result)
 
 
@@ -94,9 +100,10 @@ def exactly_known(options) -> bool:
 
 
 def overlay(options: Heatmap) -> figures.Overlay:
-    """The curves that are known: minima, their stable part, and the trapping ellipse if it is asked for."""
+    """What is known in the plane: minima, their stable part, and the trapping ellipse if it is asked for."""
     if not exactly_known(options):
-        return figures.Overlay()
+        places, stable = minima_in_plane(options)
+        return figures.Overlay(spots=places[~stable], stable_spots=places[stable])
     target, scale = options.loss.target, options.loss.scale
     minima, stable = hyperbola(options.step_size, options.box, target, scale)
     edge = scalar.ellipse_curve(options.step_size, target, scale) if options.ellipse else np.empty((0, 2))
@@ -113,6 +120,34 @@ def hyperbola(step_size: float, box, target: float, scale: float, num: int = 500
         branch = np.stack([x, target / x], axis=-1)
         arcs.append([branch, -branch] if len(branch) else [])
     return arcs[0], arcs[1]
+
+
+def minima_in_plane(options: Heatmap) -> tuple[np.ndarray, np.ndarray]:
+    """Minima in the plane `[found, 2]`, by Gauss and Newton's method from a grid, and whether each is stable.
+
+    None where the loss does not say its `residual`, or has many parameters.
+    """
+    loss, dim = building.build_loss(options.loss)
+    nothing = np.zeros((0, 2)), np.zeros(0, bool)
+    if not hasattr(loss, "residual") or dim > _MOST_PARAMETERS:
+        return nothing
+    origin, directions, _ = basins.parse_plane(building.build_plane(options.plane, dim), dim)
+    origin, directions = jnp.asarray(origin), jnp.asarray(directions)
+
+    def place(s):
+        return origin + jnp.matmul(s, directions, precision="highest")
+
+    def seek(start):
+        residual = eqx.Partial(lambda s: loss.residual(place(s)).ravel())
+        end = lax.fori_loop(0, _CORRECTIONS, lambda _, s: correct(residual, s), start)
+        return end, jnp.linalg.norm(residual(end)), curvature.sharpness(loss, place(end))
+
+    starts = sampling.grid(options.box, (_SEEKERS, _SEEKERS), dtype=origin.dtype)
+    ends, off, sharpness = ensembles.map_points(seek, np.asarray(starts))
+    (left, right), (bottom, top) = options.box
+    inside = (ends > (left, bottom)).all(axis=1) & (ends < (right, top)).all(axis=1)
+    found = inside & (off <= tolerance(off.dtype)) & np.isfinite(sharpness)
+    return ends[found], options.step_size * sharpness[found] < 2
 
 
 def _keeper(record: records.Record) -> Callable[[basins.Patch], None]:

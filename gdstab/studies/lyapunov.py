@@ -16,7 +16,7 @@ from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building, collapse
-from gdstab.studies.options import Lyapunov, Scalar, parse_range
+from gdstab.studies.options import Lyapunov, Scalar, describe, parse_range
 
 _SMOOTH = {"descent", "heavy-ball", "nesterov"}
 """Rules whose map is smooth where it converges, so that a minimum has exponents."""
@@ -83,7 +83,7 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
     summary = summarise(options, found, field, on_line)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(found, field, axes, options).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record.path)
+    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record.path, note=describe(options))
     return Study(record.finish({**summary, "seconds": time.perf_counter() - begin, "provenance": provenance}), found)
 
 
@@ -161,6 +161,7 @@ def summarise(options: Lyapunov, found: basins.Regimes, field: np.ndarray, on_li
         "rows": rows,
         "map": {
             "step_size": options.map_step_size,
+            "steps": options.map_steps,
             "cells": field.size,
             "bounded": int(np.isfinite(field).sum() + np.isneginf(field).sum()),
             "positive": int((known > 0).sum()),

@@ -13,7 +13,7 @@ from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.heatmap import hyperbola
-from gdstab.studies.options import Orbit, Scalar
+from gdstab.studies.options import Orbit, Scalar, describe
 
 FAN = ((0.074, 0.76), (0.30, 0.86), (0.72, 0.60), (0.90, 0.12), (0.556, 0.10), (0.16, 0.22))
 """Where the default orbits of a panel begin, as shares of its box."""
@@ -58,7 +58,7 @@ def run(options: Orbit) -> Study:
         )
         for step, box, panel_paths, end in zip(step_sizes, boxes, paths, ends, strict=True)
     ]  # fmt: skip
-    figures.save(figures.draw_trajectories(panels), record.path)
+    figures.save(figures.draw_trajectories(panels), record.path, note=describe(options))
     return Study(record.finish({"orbits": _table(step_sizes, starts, ends), "provenance": provenance}), fresh=True)
 
 

@@ -15,7 +15,7 @@ from gdstab._validate import check_count, check_positive
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, endings, lingering
 from gdstab.studies.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
-from gdstab.studies.options import Overfitting
+from gdstab.studies.options import Overfitting, describe
 from gdstab.theory import linear
 
 NUM_CURVES = 6
@@ -74,7 +74,11 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     dataset = to_dataset(options, problems, parts)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
     summary = summarise(options, problems, parts)
-    figures.save(figures.draw_overfitting(staircases(options, problems, parts), summary["lingering"]), record.path)
+    figures.save(
+        figures.draw_overfitting(staircases(options, problems, parts), summary["lingering"]),
+        record.path,
+        note=describe(options),
+    )
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 
 

@@ -11,7 +11,7 @@ from gdstab import curvature, ensembles, figures, orbits, records, sampling, upd
 from gdstab._types import LossFn, Point
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building
-from gdstab.studies.options import Spectrum
+from gdstab.studies.options import Spectrum, describe
 
 
 class Study(NamedTuple):
@@ -59,7 +59,7 @@ def run(options: Spectrum) -> Study:
     figure = figures.draw_spectrum(
         figures.Spectra(options.where, steps, values, step_sizes, density if density is None else tuple(density))
     )
-    figures.save(figure, record.path)
+    figures.save(figure, record.path, note=describe(options))
     summary = summarise(options, steps, values, np.asarray(ensembles.map_points(loss, points)), step_sizes, dim)
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 

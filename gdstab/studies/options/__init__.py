@@ -40,6 +40,7 @@ from gdstab.studies.options.overfitting import Overfitting
 from gdstab.studies.options.parsing import Box, Interval, parse_range
 from gdstab.studies.options.planes import Heatmap, Orbit
 from gdstab.studies.options.updates import RuleName, Update
+from gdstab.studies.options.words import describe
 
 __all__ = [
     "STUDIES",
@@ -79,6 +80,7 @@ __all__ = [
     "Vector",
     "Worstcase",
     "configuration",
+    "describe",
     "parse_range",
 ]
 
