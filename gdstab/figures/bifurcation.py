@@ -21,6 +21,7 @@ _MARK = "#3f3f3f"
 _UP, _DOWN, _BOTH = "#0072b2", "#d55e00", "#8c8c8c"
 _CELLS = 120  # of the picture of a sweep, from bottom to top
 _COLUMNS = 1600
+_BINS = 400  # of the picture of a diagram, from bottom to top
 _POWERS = {1: "#0072b2", 2: "#56b4e9", 4: "#009e73", 8: "#f0e442", 16: "#e69f00"}
 _THREE, _FIVE, _OTHER, _NONE, _ESCAPED = "#d55e00", "#cc79a7", "#332288", "#dedede", "#ffffff"
 _CLOSEST = 0.035  # of the width: labels of doublings that are nearer to each other are left out
@@ -81,7 +82,7 @@ def draw_bifurcation(
             _draw_upper_axis(axes[0], marks)
         periods = _draw_periods(axes[1], diagram)
         if hysteresis is not None:
-            _draw_hysteresis(axes[2], hysteresis, axes[0].get_ylim(), marks.observed)
+            periods += _draw_hysteresis(axes[2], hysteresis, axes[0].get_ylim(), marks.observed)
         axes[0].set_ylabel(marks.observed)
         axes[-1].set_xlabel(r"step size $\eta$")
         colours = figure.colorbar(bar, ax=axes[0], shrink=0.9, aspect=30, pad=0.012)
@@ -112,7 +113,7 @@ def _columns(step_sizes: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
 def _draw_density(axes: Axes, diagram: OrbitDiagram) -> ScalarMappable:
     """An image of colours; bins that no orbit visits stay white."""
     rows, (left, right) = _columns(diagram.step_sizes)
-    counts = diagram.counts[rows]
+    counts = _pooled(diagram.counts)[rows]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     positive = share[share > 0]
     low = max(float(np.quantile(positive, 0.02)) / 3, 1e-5) if positive.size else 1e-3
@@ -120,12 +121,21 @@ def _draw_density(axes: Axes, diagram: OrbitDiagram) -> ScalarMappable:
     picture = (255 * _DENSITY(norm(np.maximum(share, low)))[..., :3] + 0.5).astype(np.uint8)
     picture[share == 0] = 255
     bottom, top = float(diagram.edges[0]), float(diagram.edges[-1])
+    bins = diagram.counts.shape[1]
+    end = bottom + (top - bottom) * counts.shape[1] * -(-bins // _BINS) / bins  # the last one may reach beyond
     axes.imshow(
-        picture.swapaxes(0, 1), origin="lower", extent=(left, right, bottom, top), aspect="auto",
+        picture.swapaxes(0, 1), origin="lower", extent=(left, right, bottom, end), aspect="auto",
         interpolation="antialiased", rasterized=True,
     )  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top))
     return ScalarMappable(norm, _DENSITY)
+
+
+def _pooled(counts: np.ndarray) -> np.ndarray:
+    """Counts `[steps, bins]` of so few bins that each is seen: a cycle, which fills one bin, would fade otherwise."""
+    together = -(-counts.shape[1] // _BINS)
+    padded = np.pad(counts, ((0, 0), (0, -counts.shape[1] % together)))
+    return padded.reshape(len(counts), -1, together).sum(axis=2)
 
 
 def _draw_curves(axes: Axes, curves: Sequence[ClosedForm]) -> None:
@@ -230,25 +240,25 @@ def _kind(period: int) -> tuple[int, str, str]:
     return 30 + min(odd, 7), *labels.get(odd, (_OTHER, "other periods"))
 
 
-def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float], observed: str) -> None:
-    """Where each way of the sweep was seen."""
+def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float], observed: str) -> list[Patch]:
+    """Where each way of the sweep was seen; the entries of the legend."""
     rows, (left, right) = _columns(found.step_sizes)
     seen = [_visits(values[rows], limits) for values in (found.up, found.down)]
     image = np.full((*seen[0].shape, 3), 255, np.uint8)
     entries = []
     for both, colour, label in (
         ((seen[0] & ~seen[1]), _UP, "seen on the way up only"),
-        ((seen[1] & ~seen[0]), _DOWN, "on the way down only"),
-        ((seen[0] & seen[1]), _BOTH, "on both"),
+        ((seen[1] & ~seen[0]), _DOWN, "seen on the way down only"),
+        ((seen[0] & seen[1]), _BOTH, "seen on both ways"),
     ):
         image[both] = _rgb(colour)
-        entries.append(Patch(facecolor=colour, label=label))
+        entries.append(Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=label))
     axes.imshow(
         image.swapaxes(0, 1), origin="lower", extent=(left, right, *limits), aspect="auto",
         interpolation="antialiased", rasterized=True,
     )  # fmt: skip
     axes.set_ylabel(observed)
-    axes.legend(handles=entries, loc="center left", fontsize=7.5, handlelength=1.0)
+    return entries
 
 
 def _visits(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

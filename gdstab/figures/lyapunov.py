@@ -134,5 +134,5 @@ def _draw_field(figure: Figure, axes: Axes, found: Exponents) -> None:
     axes.set_xlabel(f"${found.axes[0][0]}_{{{found.axes[0][1:]}}}$")
     axes.set_ylabel(f"${found.axes[1][0]}_{{{found.axes[1][1:]}}}$")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, extend="both")
-    bar.set_label(f"exponent over the first {found.map_steps} updates only")
-    axes.set_title(rf"(b) on the way, over initial points, $\eta = {found.map_step_size:g}$")
+    bar.set_label("exponent over these updates only")
+    axes.set_title(rf"(b) the first {found.map_steps} updates, $\eta = {found.map_step_size:g}$")
