@@ -62,7 +62,7 @@ def others(rule, loss, diagram, first: bifurcation.Cascade | None, options: Bifu
     rows = np.flatnonzero(diagram.common_period > 0)
     if first is None or not first.flips or not rows.size:
         return []
-    row, known = rows[0], [first]
+    row, known = int(rows[0]), [first]
     low, high = float(diagram.step_sizes[row]), float(diagram.step_sizes[-1])
     settled = np.flatnonzero(diagram.period[row] > 0)
     for lane in _apart(diagram.state, row, settled):
