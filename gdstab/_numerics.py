@@ -1,4 +1,4 @@
-"""Products of small matrices that stay elementwise when batched, sums of squares, and tolerances by dtype."""
+"""Products of small matrices that stay elementwise when batched, sums of squares, floats, and tolerances by dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,13 @@ from gdstab._types import Scalar, Theta
 
 UNROLL_LIMIT = 16
 """Largest dimension over which a matrix product is written out; beyond it a dot product is faster."""
+
+
+def as_floats(value):
+    """Lists, NumPy arrays and integers as JAX arrays of floats; anything else as it is."""
+    if isinstance(value, list | tuple | np.ndarray):
+        value = jnp.asarray(value)
+    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
 def matmul(a: Float[Array, "m k *#lanes"], b: Float[Array, "k n *#lanes"]) -> Float[Array, "m n *_"]:

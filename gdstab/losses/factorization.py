@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab._numerics import matmul
+from gdstab._numerics import as_floats, matmul
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_count, is_concrete
-from gdstab.losses.sensing import Planted, Sensing, as_floats, check_chosen
+from gdstab.losses.sensing import Planted, Sensing, check_chosen
 
 
 class MatrixFactorisation(Sensing):

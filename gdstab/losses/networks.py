@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
+from gdstab._numerics import as_floats
 from gdstab._types import Scalar, Theta
 from gdstab._validate import check_one_dtype, check_theta, is_concrete
-from gdstab.losses.sensing import as_floats
 
 LOSSES = ("cross_entropy", "mse")
 REDUCTIONS = ("mean", "sum")

@@ -12,10 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab._numerics import matmul, tolerance
+from gdstab._numerics import as_floats, matmul, tolerance
 from gdstab._types import Point
 from gdstab._validate import check_count
-from gdstab.losses.sensing import Planted, as_floats, check_chosen
+from gdstab.losses.sensing import Planted, check_chosen
 
 MAX_DESIGN_DIM = 12
 """Largest dimension of `gaussian_design`, which has 2^(dim - 1) + dim vectors."""

@@ -5,10 +5,10 @@ import abc
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from gdstab._numerics import as_floats
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -127,13 +127,6 @@ class Planted(Sensing):
                 raise ValueError(f"{label}: expected finite numbers, got inf or NaN; clean the data")
         if self.truth is not None and jnp.shape(self.truth) != (self.dim,):
             raise ValueError(f"truth: expected a flat point of shape ({self.dim},), got {jnp.shape(self.truth)}")
-
-
-def as_floats(value):
-    """Lists, NumPy arrays and integers as JAX arrays of floats; anything else as it is."""
-    if isinstance(value, list | tuple | np.ndarray):
-        value = jnp.asarray(value)
-    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
 def check_chosen(chosen, num: int, most: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from gdstab._numerics import sum_squares
+from gdstab._numerics import as_floats, sum_squares
 from gdstab._types import Scalar
 from gdstab._validate import check_positive
 from gdstab.theory.hessian_bounds.forms import Columns, Layers, Slopes, outputs
@@ -65,7 +65,7 @@ def linear_concave_point(
     >>> [abs(float(W[0, 0])) for W in point.theta], point.curvature
     ([0.0, 0.0, 100.0], -100.0)
     """
-    c, gradient = check_positive(curvature, "curvature"), _floats(gradient_at_zero)
+    c, gradient = check_positive(curvature, "curvature"), as_floats(gradient_at_zero)
     _check_depth(len(widths) - 1)
     if gradient.shape != (widths[-1], widths[0]):
         raise ValueError(
@@ -132,7 +132,7 @@ def shared_concave_point(
 def _rescale(output_loss, network, theta, targets, curvature):
     c = check_positive(curvature, "curvature")
     _check_depth(len(theta))
-    theta = tuple(map(_floats, theta))
+    theta = tuple(map(as_floats, theta))
     predictions = network(theta).T
     slope, curve = jax.grad(output_loss), jax.hessian(output_loss)
     drive = float(jnp.mean(jnp.sum(jax.vmap(slope)(jnp.zeros_like(predictions), targets) * predictions, axis=1)))
@@ -168,11 +168,6 @@ def _rescale(output_loss, network, theta, targets, curvature):
     found = (theta[0] / high**2, theta[1] / high**2, theta[2] * high, *theta[3:])
     direction = (theta[0], theta[1], *(jnp.zeros_like(W) for W in theta[2:]))
     return ConcavePoint(found, direction, float(along(high)))
-
-
-def _floats(array):
-    array = jnp.asarray(array)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def _check_depth(depth):
