@@ -198,11 +198,16 @@ def _sweep(static: "Static", arrays, lanes: Lanes, start, stop) -> Swept:
         seen = verdict(loss, theta, stopping)
         # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
         otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
-        seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
-        return jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen), loss(theta) if static.want_loss else None
+        stopped = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
+        # What moves where the budget ends may stand where the loss is no number.
+        unstopped = jnp.where(last & (seen == Outcome.NONFINITE), seen, jnp.int8(Outcome.UNDECIDED))
+        seen = jnp.where(alive, unstopped, stopped)
+        period = jnp.where(seen == Outcome.CYCLING, period, 0)
+        return seen, period, loss(theta) if static.want_loss else None
 
-    outcome, value = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
-    period = None if stopping.max_period is None else lanes.period
+    last = stop >= stopping.max_steps
+    outcome, period, value = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
+    period = None if stopping.max_period is None else period
     state = lanes.state if static.want_state else None
     return Swept(state, lanes.count, period, lanes.step_size, outcome, value)
 
