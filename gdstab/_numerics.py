@@ -1,8 +1,11 @@
-"""Products of small matrices that stay elementwise when batched, sums of squares, floats, and tolerances by dtype."""
+"""Products of small matrices that stay elementwise when batched, sums in a fixed order, floats, tolerances by dtype."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
@@ -76,7 +79,42 @@ def _leaf_squares(leaf):
         for i in range(1, leaf.size):
             total = total + leaf[i] * leaf[i]
         return total
-    return jnp.sum(leaf * leaf)
+    flat = leaf.reshape(-1)
+    return tree_sum(flat * flat)
+
+
+def tree_sum(values: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
+    r"""Sum along one axis, the first half added to the second until one row is left.
+
+    What a lane adds up must not depend on how many lanes run beside it. A compiler orders a reduction as suits the
+    shape of the whole array; additions of slices it leaves as they are.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> tree_sum(jnp.arange(5.0)).tolist(), tree_sum(jnp.ones((2, 3)), axis=1).tolist()
+    (10.0, [3.0, 3.0])
+    """
+    return _tree_sum(axis, values) if values.shape[axis] else jnp.sum(values, axis=axis)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _tree_sum(axis, values):
+    size = values.shape[axis]
+    while size > 1:
+        half = size // 2
+        first, second, odd = (
+            lax.slice_in_dim(values, *ends, axis=axis) for ends in ((0, half), (half, 2 * half), (2 * half, size))
+        )
+        values = first + second if 2 * half == size else jnp.concatenate([first + second, odd], axis=axis)
+        size -= half
+    return jnp.squeeze(values, axis)
+
+
+@_tree_sum.defjvp
+def _tree_sum_jvp(axis, primals, tangents):
+    """The tangent is a plain sum: transposed, in a gradient, it adds up nothing and pads nothing."""
+    return _tree_sum(axis, *primals), jnp.sum(*tangents, axis=axis)
 
 
 def tolerance(dtype, factor: float = 10.0) -> float:
@@ -117,10 +155,24 @@ def _small_matmul_jvp(primals, tangents):
 
 
 def _by_columns(tangent, b):
-    """The product `tangent @ b`, one column at a time; transposed, it sums outer products over the columns."""
-    if not 0 < b.shape[1] <= UNROLL_LIMIT:
+    """The product `tangent @ b`, one column at a time; transposed, it sums outer products over the columns.
+
+    With many columns it goes by the inner index, and its transpose sums each over the columns as `tree_sum` does.
+    """
+    if 0 in b.shape[:2]:
         return _sum_over_inner(tangent, b)
-    return jnp.stack([jnp.sum(tangent * b[None, :, j], axis=1) for j in range(b.shape[1])], axis=1)
+    if b.shape[1] <= UNROLL_LIMIT:
+        return jnp.stack([jnp.sum(tangent * b[None, :, j], axis=1) for j in range(b.shape[1])], axis=1)
+    parts = jnp.split(tangent, b.shape[0], axis=1)
+    return sum(_spread(part, b.shape[1]) * b[None, k] for k, part in enumerate(parts))
+
+
+def _spread(column, size):
+    """A column `[m, 1, ...]` as `size` equal ones; transposed, half is added to half."""
+    if size == 1:
+        return column
+    half = _spread(column, size // 2)
+    return jnp.concatenate([half, half, column] if size % 2 else [half, half], axis=1)
 
 
 _small_matmul.defjvp(_small_matmul_jvp, symbolic_zeros=True)

@@ -24,7 +24,7 @@ class Outcome(enum.IntEnum):
     CONVERGED = 1  # the loss or the gradient met its tolerance
     CYCLING = 2  # came back to itself after 2 .. max_period steps, twice
     DIVERGED = 3  # left the ball of radius `escape_radius`
-    NONFINITE = 4  # inf or nan in the parameters: the step size is far above any threshold
+    NONFINITE = 4  # overflow, or outside of the domain of the loss: inf or nan in parameters, loss or gradient
 
 
 class StoppingRule(eqx.Module):
@@ -33,7 +33,11 @@ class StoppingRule(eqx.Module):
     Parameters
     ----------
     escape_radius
-        `NONFINITE` if $\theta$ holds inf or nan, `DIVERGED` if $\|\theta\|_2$ over all parameters exceeds it.
+        `NONFINITE` if $\theta$ holds inf or nan, `DIVERGED` if $\|\theta\|_2$ over all parameters exceeds it, whatever
+        the loss there. Inside the ball `NONFINITE` if the loss is nan or $-\infty$, or if `grad_tol` is set, the loss
+        does not meet its tolerance and the gradient holds nan. A loss of $+\infty$ may be an overflow on the way out:
+        the orbit goes on, and is `NONFINITE` if it ends there. With neither tolerance the loss is looked at where the
+        orbit ends only.
     loss_tol
         `CONVERGED` if `loss - loss_floor <= loss_tol`; `None` switches the test off. A loss says its infimum in
         an attribute `loss_floor` (0 if it has none; `-inf` says that there is no infimum). A value below it, by more
@@ -144,37 +148,56 @@ def check_floor(loss: LossFn, lowest: float, loss_tol: float, dtype, size: Calla
     )
 
 
-def _events(loss: LossFn, theta: Theta, stopping: StoppingRule) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether `theta` is outside the ball (or not finite), and whether it meets a tolerance."""
+def _inside(theta: Theta, stopping: StoppingRule) -> Bool[Array, ""]:
+    """Whether `theta` is in the ball; False where it is not finite."""
     dtype = jnp.result_type(*jax.tree.leaves(theta))
-    inside = sum_squares(theta) <= jnp.asarray(stopping.escape_radius, dtype) ** 2  # False for nan and inf
-    converged = jnp.zeros((), bool)
-    if stopping.loss_tol is not None:
-        excess = loss(theta) - jnp.asarray(getattr(loss, "loss_floor", 0.0), dtype)
-        converged |= excess <= jnp.asarray(stopping.loss_tol, dtype)
-    if stopping.grad_tol is not None:
-        converged |= sum_squares(jax.grad(loss)(theta)) <= jnp.asarray(stopping.grad_tol, dtype) ** 2
-    return ~inside, converged
+    return sum_squares(theta) <= jnp.asarray(stopping.escape_radius, dtype) ** 2
+
+
+def _excess(loss: LossFn, theta: Theta, stopping: StoppingRule):
+    """What the loss exceeds its floor by, and its tolerance; a loss without one exceeds it unless it is nan or -inf."""
+    dtype = jnp.result_type(*jax.tree.leaves(theta))
+    tol = -jnp.inf if stopping.loss_tol is None else stopping.loss_tol
+    return loss(theta) - jnp.asarray(getattr(loss, "loss_floor", 0.0), dtype), jnp.asarray(tol, dtype)
+
+
+def _slope(loss: LossFn, theta: Theta, stopping: StoppingRule):
+    """The square of the gradient's norm, and of its tolerance."""
+    square = sum_squares(jax.grad(loss)(theta))
+    return square, jnp.asarray(stopping.grad_tol, square.dtype) ** 2
 
 
 def moving(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Bool[Array, ""]:
-    """Whether the orbit goes on from `theta`: `verdict(...) == UNDECIDED`, at less cost."""
-    outside, converged = _events(loss, theta, stopping)
-    return ~(outside | converged)
+    """Whether the orbit goes on from `theta`. All comparisons are False for nan, which ends it."""
+    goes_on = _inside(theta, stopping)
+    if stopping.loss_tol is not None or stopping.grad_tol is not None:
+        excess, tol = _excess(loss, theta, stopping)
+        goes_on &= excess > tol
+    if stopping.grad_tol is not None:
+        square, tol = _slope(loss, theta, stopping)
+        goes_on &= square > tol
+    return goes_on
 
 
 def verdict(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Int8[Array, ""]:
-    """The outcome that one point earns by itself, as int8; cycles need `CycleTest`.
+    """The outcome that one point earns by itself where its orbit ends, as int8; cycles need `CycleTest`.
 
     >>> import jax.numpy as jnp
     >>> rule = StoppingRule(loss_tol=1e-3, escape_radius=10.0)
     >>> [Outcome(int(verdict(lambda x: x**2, jnp.asarray(x), rule))).name for x in (0.01, 1.0, 11.0, jnp.inf)]
     ['CONVERGED', 'UNDECIDED', 'DIVERGED', 'NONFINITE']
+    >>> Outcome(int(verdict(jnp.log, jnp.asarray(-1.0), rule))).name  # the logarithm of -1 is nan, its slope is finite
+    'NONFINITE'
     """
-    outside, converged = _events(loss, theta, stopping)
     finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(theta)]).all()
-    decided = jnp.where(converged, Outcome.CONVERGED, Outcome.UNDECIDED)
-    decided = jnp.where(outside, Outcome.DIVERGED, decided)
+    excess, tol = _excess(loss, theta, stopping)
+    decided = jnp.where(excess <= tol, Outcome.CONVERGED, Outcome.UNDECIDED)
+    if stopping.grad_tol is not None:
+        square, tol = _slope(loss, theta, stopping)
+        by_gradient = jnp.where(jnp.isnan(square), Outcome.NONFINITE, Outcome.UNDECIDED)
+        decided = merge_outcomes(decided, jnp.where(square <= tol, Outcome.CONVERGED, by_gradient))
+    decided = jnp.where(jnp.isfinite(excess), decided, Outcome.NONFINITE)
+    decided = jnp.where(_inside(theta, stopping), decided, Outcome.DIVERGED)
     return jnp.where(finite, decided, Outcome.NONFINITE).astype(jnp.int8)
 
 

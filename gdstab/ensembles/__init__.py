@@ -233,7 +233,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), dtype))
     together = getattr(loss, "lanes_together", 32)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
-    fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
+    fixed = dataclasses.replace(stopping, max_steps=jnp.asarray(stopping.max_steps, jnp.int32))  # compiles nothing new
     floored = LaneLoss(loss, np.asarray(floor, dtype))
     arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)

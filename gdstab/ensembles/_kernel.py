@@ -202,15 +202,18 @@ def _sweep(static: "Static", arrays, lanes: Lanes, real, start, stop) -> Swept:
         seen = verdict(loss, theta, stopping)
         # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
         otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
-        seen = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
-        seen = jnp.where(alive, jnp.int8(Outcome.UNDECIDED), seen)
+        stopped = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
+        # What moves where the budget ends may stand where the loss is no number.
+        unstopped = jnp.where(last & (seen == Outcome.NONFINITE), seen, jnp.int8(Outcome.UNDECIDED))
+        seen = jnp.where(alive, unstopped, stopped)
+        period = jnp.where(seen == Outcome.CYCLING, period, 0)
         value = loss(theta) if static.want_loss or floored else None
         excess = jnp.where(seen == Outcome.CONVERGED, value - loss.loss_floor, 0) if floored else None
-        return seen, value if static.want_loss else None, excess
+        return seen, period, value if static.want_loss else None, excess
 
-    floored = stopping.loss_tol is not None
-    outcome, value, excess = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
-    period = None if stopping.max_period is None else lanes.period
+    last, floored = stop >= stopping.max_steps, stopping.loss_tol is not None
+    outcome, period, value, excess = over_lanes(lane)(lanes.state, lanes.alive, lanes.period)
+    period = None if stopping.max_period is None else period
     state = lanes.state if static.want_state else None
     lowest = jnp.min(jnp.where(real, excess, 0), initial=0) if floored else None
     return Swept(state, lanes.count, period, lanes.step_size, outcome, value, lowest)

@@ -35,7 +35,6 @@ def choose(
         chunk, updates_per_test, workers = block, 16, 2 * num_devices
     share = -(-lanes // (max(cores(), num_devices) if platform == "cpu" else num_devices))
     chunk = min(max(chunk, block), 1 << max(share - 1, 1).bit_length())
-    block = min(block, max(chunk, 16))
     chunk = -(-chunk // block) * block
     later = -(-min(chunk, 2**14 if platform == "cpu" else chunk) // block) * block
     return Tuning(block, chunk, later, updates_per_test, workers)

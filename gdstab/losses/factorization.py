@@ -300,9 +300,8 @@ def _product(theta, shape, rank, symmetric):
         return theta
     rows, columns = shape
     lanes = theta.shape[1:]
-    split = 0 if symmetric else rows * rank
-    right = theta[split:].reshape(columns, rank, *lanes)
-    left = right if symmetric else theta[:split].reshape(rows, rank, *lanes)
+    left, right = (theta, theta) if symmetric else jnp.split(theta, [rows * rank])
+    left, right = (left.reshape(-1, rank, *lanes), right.reshape(columns, rank, *lanes))
     return matmul(left, right.swapaxes(0, 1)).reshape(rows * columns, *lanes)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import matmul
+from gdstab._numerics import matmul, tree_sum
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -71,7 +71,7 @@ class LinearNetwork(eqx.Module):
         dtype, lanes = theta[0].dtype, (1,) * (theta[0].ndim - 2)
         inputs, targets = (data.astype(dtype).reshape(*data.shape, *lanes) for data in (self.inputs, self.targets))
         residual = targets - matmul(self.product(theta), inputs)
-        return jnp.asarray(self.scale, dtype) * jnp.sum(residual * residual, axis=(0, 1))
+        return jnp.asarray(self.scale, dtype) * tree_sum(jnp.square(residual).reshape(-1, *residual.shape[2:]))
 
     def product(self, theta: tuple[Float[Array, "_ _ *lanes"], ...]) -> Float[Array, "d_out d_in *lanes"]:
         r"""The end-to-end matrix $W_h \cdots W_1$, multiplied from the output side."""

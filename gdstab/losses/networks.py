@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
-from gdstab._numerics import as_floats
+from gdstab._numerics import as_floats, tree_sum
 from gdstab._types import Scalar, Theta
 from gdstab._validate import check_one_dtype, check_theta, is_concrete
 
@@ -83,7 +83,8 @@ class NetworkRisk(eqx.Module):
     def __call__(self, theta: Theta) -> Scalar:
         """The loss at one point."""
         losses = jax.vmap(self._sample_loss)(self.outputs(theta), self._targets(theta))
-        return jnp.mean(losses) if self.reduction == "mean" else jnp.sum(losses)
+        total = tree_sum(losses)
+        return total / len(losses) if self.reduction == "mean" else total
 
     @property
     def theta0(self) -> Theta:
@@ -189,14 +190,14 @@ def cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Sc
     1.929e-22
     """
     right = jnp.arange(logits.shape[0], dtype=label.dtype) == label
-    ahead = logits - jnp.sum(jnp.where(right, logits, 0))
+    ahead = logits - tree_sum(jnp.where(right, logits, 0))
     shift = jax.lax.stop_gradient(jnp.maximum(jnp.max(ahead), 0))  # the value does not depend on it
-    rivals = jnp.sum(jnp.where(right, 0, jnp.exp(ahead - shift)))
+    rivals = tree_sum(jnp.where(right, 0, jnp.exp(ahead - shift)))
     return shift + jnp.log1p(rivals + jnp.expm1(-shift))
 
 
 def _half_square(outputs, target):
-    return jnp.sum((outputs - target) ** 2) / 2
+    return tree_sum(jnp.square(outputs - target).ravel()) / 2
 
 
 def _dtype(theta):

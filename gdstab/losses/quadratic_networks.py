@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab._numerics import as_floats, matmul, tolerance
+from gdstab._numerics import as_floats, matmul, tolerance, tree_sum
 from gdstab._types import Point
 from gdstab._validate import check_count
 from gdstab.losses.sensing import Planted, check_chosen
@@ -111,7 +111,7 @@ class QuadraticNetwork(Planted):
         weights = theta.reshape(self.neurons, self.inputs.shape[1], *theta.shape[1:])
         inputs = self.inputs.astype(theta.dtype)
         seen = matmul(inputs.reshape(*inputs.shape, *[1] * (theta.ndim - 1)), weights.swapaxes(0, 1))
-        return jnp.sum(seen * seen, axis=1)
+        return tree_sum(jnp.square(seen), axis=1)
 
     def origin_spectrum(self) -> Float[Array, " dim"]:
         r"""Eigenvalues of the Hessian at 0, which is critical: $2c$ times those of $\sum_i \varphi'(-y_i) x_i x_i^T$.

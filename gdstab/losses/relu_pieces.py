@@ -17,6 +17,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 from jax.lax import stop_gradient
 
+from gdstab._numerics import tree_sum
 from gdstab.losses import relu_spline
 from gdstab.losses.relu_spline import breakpoints, moments, residual_on
 
@@ -47,7 +48,7 @@ def risk(convention, problem, theta):
         return relu_spline.risk(problem, theta)
     pieces = _pieces(problem, theta)
     squares = sum(c * c * (2 / (2 * k + 1)) for k, c in enumerate(pieces.residual))
-    return jnp.sum(pieces.half * squares, axis=0)
+    return tree_sum(pieces.half * squares)
 
 
 @partial(risk.defjvp, symbolic_zeros=True)
@@ -118,9 +119,9 @@ def _modified(problem, theta, modified, rising):
     level, tilt = moments(pieces.half, pieces.residual)
     own = w[None] * pieces.mid + b[None]
     shares = (
-        2 * v * sign * jnp.sum(pieces.mid * level + tilt, axis=0),
-        2 * v * sign * jnp.sum(level, axis=0),
-        2 * sign * jnp.sum(own * level + w[None] * tilt, axis=0),
+        2 * v * sign * tree_sum(pieces.mid * level + tilt),
+        2 * v * sign * tree_sum(level),
+        2 * sign * tree_sum(own * level + w[None] * tilt),
     )
     here = modified & (w != 0)
     return (*(jnp.where(here, new, old) for new, old in zip(shares, base[:3], strict=True)), base[3])
@@ -131,7 +132,7 @@ def residual_at(problem, theta, x):
     w, b, v, c = theta
     preactivation = w[None] * x[:, None] + b[None]
     slope = jnp.where(preactivation > 0, 1, problem.leak)
-    return c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1) - problem.target.taylor(x)[0]
+    return c[None] + tree_sum(v[None] * (slope * preactivation), axis=1) - problem.target.taylor(x)[0]
 
 
 def _moved(theta, tangents):
@@ -157,8 +158,8 @@ def _pieces(problem, theta, low=None, high=None):
     mid, half = (stop_gradient(part) for part in _partition(points, low, high))
     preactivation = w[None] * mid[:, None] + b[None]
     slope = jnp.where(preactivation > 0, 1, problem.leak)
-    network = c[None] + jnp.sum(v[None] * (slope * preactivation), axis=1)
-    rise = half * jnp.sum(v[None] * (slope * w[None]), axis=1)
+    network = c[None] + tree_sum(v[None] * (slope * preactivation), axis=1)
+    rise = half * tree_sum(v[None] * (slope * w[None]), axis=1)
     return Pieces(mid, half, preactivation, slope, residual_on(problem.target, mid, half, network, rise))
 
 
@@ -185,10 +186,10 @@ def _gradient(convention, problem, theta):
     first = pieces.mid * level + tilt
     outer = pieces.slope * (pieces.preactivation * level[:, None] + w[None] * tilt[:, None])
     return (
-        2 * v * jnp.sum(by_weight * first[:, None], axis=0),
-        2 * v * jnp.sum(by_bias * level[:, None], axis=0),
-        2 * jnp.sum(outer, axis=0),
-        2 * jnp.sum(level, axis=0),
+        2 * v * tree_sum(by_weight * first[:, None]),
+        2 * v * tree_sum(by_bias * level[:, None]),
+        2 * tree_sum(outer),
+        2 * tree_sum(level),
     )
 
 

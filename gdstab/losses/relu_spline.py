@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from gdstab._numerics import tree_sum
 from gdstab._sorting import running_sums, sort_rows, unsort_rows
 
 
@@ -51,7 +52,7 @@ def risk(problem, theta):
     theta = _filled(problem, theta)
     spline = _spline(problem, theta, _bends(problem, theta))
     squares = sum(c * c * (1 / (2 * k + 1)) for k, c in enumerate(spline.residual))
-    return jnp.sum(spline.length * squares, axis=0)
+    return tree_sum(spline.length * squares)
 
 
 def gradient(convention, problem, theta):
@@ -146,9 +147,9 @@ def _spline(problem, theta, bends):
     starts = jnp.concatenate([low, cuts])
     length = jnp.concatenate([cuts, high]) - starts
     weights = v * bends.slope
-    slope = jnp.sum(weights * w, axis=0)[None] + running_sums(jnp.concatenate([jnp.zeros_like(low), kinks]))
+    slope = tree_sum(weights * w)[None] + running_sums(jnp.concatenate([jnp.zeros_like(low), kinks]))
     rise = length * slope
-    first = c + jnp.sum(weights * (w * problem.low + b), axis=0)
+    first = c + tree_sum(weights * (w * problem.low + b))
     network = first[None] + (running_sums(rise) - rise / 2)
     half = length / 2
     return Spline(length, residual_on(problem.target, starts + half, half, network, rise / 2), exchanges)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from gdstab._numerics import tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_count, check_positive, is_concrete
 
@@ -162,8 +163,8 @@ class VectorProduct(eqx.Module):
             raise ValueError(
                 f"expected theta of shape ({2 * self.dim},), got {theta.shape}; u first, then v, unbatched"
             )
-        u, v = theta[: self.dim], theta[self.dim :]
-        return jnp.asarray(self.target, theta.dtype) - jnp.sum(u * v)  # not a dot product, which batches badly
+        u, v = jnp.split(theta, 2)
+        return jnp.asarray(self.target, theta.dtype) - tree_sum(u * v)  # not a dot product, which batches badly
 
 
 class RegularisedProduct(eqx.Module):
@@ -203,7 +204,7 @@ class RegularisedProduct(eqx.Module):
             raise ValueError(f"expected theta of shape (2,), got {theta.shape}; pass one point, unbatched")
         scale, target, decay = (jnp.asarray(c, theta.dtype) for c in (self.scale, self.target, self.decay))
         residual = target - _product(theta)
-        return scale * residual * residual + decay / 2 * jnp.sum(theta * theta)
+        return scale * residual * residual + decay / 2 * tree_sum(theta * theta)
 
     def residual(self, theta: Point) -> Float[Array, "2"]:
         r"""The vector whose zeros are exactly the minima, [2]; its squares add up to $L - \min L$ below $2c|a|$.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import as_floats
+from gdstab._numerics import as_floats, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -46,8 +46,8 @@ class Sensing(eqx.Module):
     def on_lanes(self, theta: Float[Array, "dim *lanes"]) -> Float[Array, "*lanes"]:
         """The loss at many points, the lanes on a trailing axis: what the engine runs fastest."""
         misfit = self._misfit(theta, self.values)
-        sizes = misfit * misfit if self.norm == "l2" else _absolute(misfit, jnp.asarray(self.at_zero, theta.dtype))
-        return jnp.asarray(self.scale, theta.dtype) * jnp.sum(sizes, axis=0)
+        sizes = jnp.square(misfit) if self.norm == "l2" else _absolute(misfit, jnp.asarray(self.at_zero, theta.dtype))
+        return jnp.asarray(self.scale, theta.dtype) * tree_sum(sizes)
 
     def residual(self, theta: Point) -> Float[Array, " num"]:
         """Predictions minus values; zero exactly on the minima if the values can be met (they can if planted)."""

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import matmul
+from gdstab._numerics import matmul, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -59,7 +59,7 @@ class Quadratic(eqx.Module):
         """The loss at one point."""
         shifted = self._shifted(theta)
         image = matmul(self.matrix.astype(theta.dtype), shifted[:, None])[:, 0]
-        return jnp.sum(shifted * image) / 2
+        return tree_sum(shifted * image) / 2
 
     def residual(self, theta: Point) -> Point:
         """The gradient $A (x - m)$, zero exactly on the minima of a positive semidefinite form."""
@@ -104,7 +104,7 @@ class Rosenbrock(eqx.Module):
     def __call__(self, theta: Point) -> Scalar:
         """The loss at one point."""
         bend, head = self._terms(theta)
-        return jnp.sum(jnp.asarray(self.steepness, theta.dtype) * bend * bend + head * head)
+        return tree_sum(jnp.asarray(self.steepness, theta.dtype) * jnp.square(bend) + jnp.square(head))
 
     def residual(self, theta: Point) -> Float[Array, " residuals"]:
         """The terms under the squares without their weights, [2 (n - 1)]; zero exactly at (1, ..., 1)."""
@@ -123,7 +123,7 @@ class Rosenbrock(eqx.Module):
         if theta.ndim != 1 or theta.size < 2:
             raise ValueError(f"expected theta with at least 2 entries, got shape {theta.shape}; pass one point")
         head, tail = theta[:-1], theta[1:]
-        return tail - head * head, 1 - head
+        return tail - jnp.square(head), 1 - head
 
 
 class Himmelblau(eqx.Module):
@@ -142,7 +142,7 @@ class Himmelblau(eqx.Module):
     def __call__(self, theta: Point) -> Scalar:
         """The loss at one point."""
         first, second = self._terms(theta)
-        return first * first + second * second
+        return jnp.square(first) + jnp.square(second)
 
     def residual(self, theta: Point) -> Float[Array, "2"]:
         """The two terms under the squares; zero exactly at the four minima."""
@@ -160,8 +160,8 @@ class Himmelblau(eqx.Module):
     def _terms(self, theta):
         if theta.shape != (2,):
             raise ValueError(f"expected theta of shape (2,), got {theta.shape}; pass one point, unbatched")
-        x, y = theta[0], theta[1]
-        return x * x + y - 11, x + y * y - 7
+        x, y = (part[0] for part in jnp.split(theta, 2))
+        return jnp.square(x) + y - 11, x + jnp.square(y) - 7
 
 
 class DoubleWell(eqx.Module):
@@ -180,9 +180,9 @@ class DoubleWell(eqx.Module):
     def __call__(self, theta: Point) -> Scalar:
         """The loss at one point."""
         self._check(theta)
-        first, rest = theta[0], theta[1:]
-        well = first * first - 1
-        return well * well / 4 + jnp.sum(rest * rest) / 2
+        first, rest = jnp.split(theta, [1])  # not slices, whose gradients are padded and added up
+        well = jnp.square(first[0]) - 1
+        return jnp.square(well) / 4 + tree_sum(jnp.square(rest)) / 2
 
     def residual(self, theta: Point) -> Point:
         r"""The vector $(x_1^2 - 1, x_2, \ldots)$, zero exactly at the two minima."""

@@ -115,7 +115,9 @@ def settle_from(
     goes_on, test, period = look(state, zero, begin_cycle_test(state))
     state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
     theta = rule.theta(state)
-    outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), verdict(loss, theta, stopping))
+    seen = verdict(loss, theta, stopping)
+    period = jnp.where(seen == Outcome.NONFINITE, 0, period)  # a cycle on which the loss is no number
+    outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), seen)
     value = loss(theta)
     if stopping.loss_tol is not None and is_concrete(outcome) and int(outcome) == Outcome.CONVERGED:
         excess = float(value) - float(getattr(loss, "loss_floor", 0.0))
