@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
@@ -70,6 +71,25 @@ def _leaf_squares(leaf):
             total = total + leaf[i] * leaf[i]
         return total
     return jnp.sum(leaf * leaf)
+
+
+def length(x: Float[Array, " n"]) -> Scalar:
+    r"""Euclidean norm $\|x\|_2$ of a vector whose squares may underflow or overflow.
+
+    It is taken in units of a power of two near the largest entry, which rounds nothing: where no square leaves the
+    range of floats the result is that of `jnp.linalg.norm`, bit by bit.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> float(length(jnp.array([3e30, 4e30], "float32"))) == float(jnp.float32(5e30))
+    True
+    """
+    largest = jnp.max(jnp.abs(x), initial=0)
+    usable = jnp.isfinite(largest) & (largest > 0)
+    exponent = jnp.frexp(jnp.where(usable, largest, 1))[1] - 1
+    unit = lax.stop_gradient(jnp.ldexp(jnp.ones((), x.dtype), exponent))
+    return unit * jnp.linalg.norm(x / unit)
 
 
 def tolerance(dtype, factor: float = 10.0) -> float:
