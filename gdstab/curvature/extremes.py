@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Key
 
 from gdstab._numerics import length
+from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_count
 from gdstab.curvature.exact import eigenvalues, flatten, hessian, hvp
@@ -48,6 +49,10 @@ def lanczos(matvec: Callable, start: Point, key: Key[Array, ""], num_matvecs: in
     what rounding leaves, `ROUNDINGS` of the largest row so far whatever the length: couplings near 1 below an
     eigenvalue 100 are no rounding, in single precision and with many parameters neither.
     """
+    return staged(lambda start, key: _lanczos(matvec, start, key, num_matvecs), start, key)
+
+
+def _lanczos(matvec, start, key, num_matvecs):
     n, dtype = start.shape[0], start.dtype
 
     def orthogonalise(w, Q):
@@ -124,6 +129,11 @@ def extreme_eigenvalues(
     """
     check_count(num_matvecs, "num_matvecs")
     flat_loss, flat = flatten(loss, theta)
+    key = jax.random.key(0) if key is None else key
+    return staged(lambda x, key: _extremes(flat_loss, x, key, dense_limit, num_matvecs), flat, key)
+
+
+def _extremes(flat_loss, flat, key, dense_limit, num_matvecs) -> Extremes:
     with jax.default_matmul_precision("highest"):
         if flat.shape[0] <= dense_limit:
             H = hessian(flat_loss, flat)
@@ -132,11 +142,11 @@ def extreme_eigenvalues(
             def matvec(v):
                 return H @ v
         else:
-            key_start, key_fresh = jax.random.split(jax.random.key(0) if key is None else key)
+            key_start, key_fresh = jax.random.split(key)
             start = jax.random.normal(key_start, flat.shape, flat.dtype)
             frozen = lax.stop_gradient(flat)
             m = min(num_matvecs, flat.shape[0])
-            Q, T = lanczos(lambda v: hvp(flat_loss, frozen, v), start, key_fresh, m)
+            Q, T = _lanczos(lambda v: hvp(flat_loss, frozen, v), start, key_fresh, m)
             vectors = jnp.linalg.eigh(lax.stop_gradient(T))[1].T @ lax.stop_gradient(Q)
 
             def matvec(v):

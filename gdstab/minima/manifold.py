@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gdstab._numerics import tolerance
+from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_theta
 from gdstab.sampling import gaussian
@@ -178,7 +179,7 @@ def sample(
     *,
     spread: float = 1.0,
     residual: Residual = None,
-    map: Callable = jax.lax.map,  # noqa: A002
+    map: Callable = one_by_one,  # noqa: A002
 ) -> Projection:
     r"""Project `num` Gaussian points, of standard deviation `spread`, to M; leaves have shape [num, ...].
 

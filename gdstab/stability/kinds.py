@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int8, Int32
 
 from gdstab import curvature
+from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab.curvature import Inertia
 
@@ -62,7 +63,7 @@ def _classify(loss, theta, tol, loss_tol):
     flat_loss, flat = curvature.flatten(loss, theta)
     values = curvature.eigenvalues(flat_loss, flat)
     with jax.default_matmul_precision("highest"):
-        excess = flat_loss(flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
+        excess = staged(flat_loss, flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
     at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
     if tol is None:
         scale = jnp.max(jnp.abs(values))

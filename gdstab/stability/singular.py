@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gdstab import curvature
+from gdstab._staging import one_by_one, staged
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_box, check_positive, check_resolution
 
@@ -31,14 +31,12 @@ def jacobian_determinant(loss: LossFn, theta: Theta, step_size: Scalar | float) 
     >>> print(sign * jnp.exp(log_abs))
     0.25
     """
-    H = curvature.hessian(loss, theta)
+    return Determinant(*staged(_log_determinant, curvature.hessian(loss, theta), step_size))
+
+
+def _log_determinant(H, step_size):
     with jax.default_matmul_precision("highest"):
-        return Determinant(*jnp.linalg.slogdet(jnp.eye(*H.shape, dtype=H.dtype) - jnp.asarray(step_size, H.dtype) * H))
-
-
-@eqx.filter_jit
-def _one_by_one(fn: Callable, points):
-    return lax.map(fn, points)
+        return jnp.linalg.slogdet(jnp.eye(*H.shape, dtype=H.dtype) - jnp.asarray(step_size, H.dtype) * H)
 
 
 class _PlaneDeterminant(eqx.Module):
@@ -62,7 +60,7 @@ def singular_set(
     *,
     resolution: int | tuple[int, int] = 201,
     plane: tuple[Theta, Theta, Theta] | None = None,
-    map_points: Callable = _one_by_one,
+    map_points: Callable = one_by_one,
 ) -> list[Float[np.ndarray, "vertices 2"]]:
     r"""The set $S(G) = \{\det(I - \eta \nabla^2 L) = 0\}$ on a plane, as polygonal curves in the plane's coordinates.
 
@@ -140,7 +138,7 @@ def non_singularity(
     step_size: float,
     *,
     tol: float | None = None,
-    map_points: Callable = _one_by_one,
+    map_points: Callable = one_by_one,
 ) -> NonSingularity:
     r"""Look for singular Jacobians $I - \eta \nabla^2 L$ at `points` [points, ...].
 
