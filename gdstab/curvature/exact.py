@@ -10,6 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int32
 
+from gdstab._numerics import rank_tolerance
 from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_loss
@@ -90,12 +91,12 @@ def eigenvalues(loss: LossFn, theta: Theta) -> Float[Array, " n"]:
 def count_signs(values: Float[Array, " n"], tol: Scalar | float | None = None) -> Inertia:
     r"""Count the eigenvalues below $-\text{tol}$, within $\pm\text{tol}$, and above.
 
-    By default $\text{tol} = \max(n\epsilon, \epsilon^{3/4}) \max_i |\lambda_i|$ with $\epsilon$ of the dtype: above the
-    rounding of an exact Hessian, far below any eigenvalue that a double-precision study resolves.
+    By default $\text{tol} = \max(n\epsilon, \epsilon^{3/4}) \max_i |\lambda_i|$ with $\epsilon$ of the dtype, and
+    $8 \sqrt n$ for n where that is less: above the rounding of an exact Hessian, far below any eigenvalue that a
+    double-precision study resolves.
     """
     if tol is None:
-        eps = float(jnp.finfo(values.dtype).eps)
-        tol = max(values.shape[0] * eps, eps**0.75) * jnp.max(jnp.abs(values))
+        tol = rank_tolerance(values.shape, values.dtype) * jnp.max(jnp.abs(values))
     tol = jnp.asarray(tol, values.dtype)
     groups = (values < -tol, jnp.abs(values) <= tol, values > tol)
     return Inertia(*(jnp.sum(group, dtype=jnp.int32) for group in groups))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 
 from gdstab import curvature
-from gdstab._numerics import tolerance
+from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_step_sizes
@@ -22,7 +22,6 @@ from gdstab.minima.manifold import (
     flat_loss,
     flat_residual,
     jacobian,
-    rank_tolerance,
     require_minimum,
     split,
 )
