@@ -10,6 +10,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int32
 
+from gdstab._numerics import rank_tolerance
+from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_loss
 
@@ -38,6 +40,10 @@ def hessian(loss: LossFn, theta: Theta) -> Float[Array, "n n"]:
      [1.   4.  ]]
     """
     flat_loss, flat = flatten(loss, theta)
+    return staged(lambda x: _hessian(flat_loss, x), flat)
+
+
+def _hessian(flat_loss, flat):
     with jax.default_matmul_precision("highest"):
         H = jax.hessian(flat_loss)(flat)
     return (H + H.T) / 2  # autodiff is symmetric only to rounding
@@ -45,8 +51,12 @@ def hessian(loss: LossFn, theta: Theta) -> Float[Array, "n n"]:
 
 def hvp(loss: LossFn, theta: Theta, vector: Theta) -> Theta:
     r"""$\nabla^2 L(\theta)\, v$ by forward-over-reverse; `vector` and the result have the structure of `theta`."""
-    with jax.default_matmul_precision("highest"):
-        return jax.jvp(jax.grad(loss), (theta,), (vector,))[1]
+
+    def product(theta, vector):
+        with jax.default_matmul_precision("highest"):
+            return jax.jvp(jax.grad(loss), (theta,), (vector,))[1]
+
+    return staged(product, theta, vector)
 
 
 def matrix_eigenvalues(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
@@ -74,18 +84,19 @@ def matrix_eigenvalues(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
 
 def eigenvalues(loss: LossFn, theta: Theta) -> Float[Array, " n"]:
     """All eigenvalues of the Hessian, ascending."""
-    return matrix_eigenvalues(hessian(loss, theta))
+    flat_loss, flat = flatten(loss, theta)
+    return staged(lambda x: matrix_eigenvalues(_hessian(flat_loss, x)), flat)
 
 
 def count_signs(values: Float[Array, " n"], tol: Scalar | float | None = None) -> Inertia:
     r"""Count the eigenvalues below $-\text{tol}$, within $\pm\text{tol}$, and above.
 
-    By default $\text{tol} = \max(n\epsilon, \epsilon^{3/4}) \max_i |\lambda_i|$ with $\epsilon$ of the dtype: above the
-    rounding of an exact Hessian, far below any eigenvalue that a double-precision study resolves.
+    By default $\text{tol} = \max(n\epsilon, \epsilon^{3/4}) \max_i |\lambda_i|$ with $\epsilon$ of the dtype, and
+    $8 \sqrt n$ for n where that is less: above the rounding of an exact Hessian, far below any eigenvalue that a
+    double-precision study resolves.
     """
     if tol is None:
-        eps = float(jnp.finfo(values.dtype).eps)
-        tol = max(values.shape[0] * eps, eps**0.75) * jnp.max(jnp.abs(values))
+        tol = rank_tolerance(values.shape, values.dtype) * jnp.max(jnp.abs(values))
     tol = jnp.asarray(tol, values.dtype)
     groups = (values < -tol, jnp.abs(values) <= tol, values > tol)
     return Inertia(*(jnp.sum(group, dtype=jnp.int32) for group in groups))

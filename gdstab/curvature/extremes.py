@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Key
 
+from gdstab._numerics import length
+from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_count
 from gdstab.curvature.exact import eigenvalues, flatten, hessian, hvp
 
 DENSE_LIMIT = 512
 """Up to this many parameters extreme eigenvalues come from the dense Hessian, above it from Lanczos."""
+
+
+ROUNDINGS = 16
+"""Multiples of the machine epsilon, relative to the operator, below which Lanczos takes a vector for rounding."""
 
 
 class Eigenpair(NamedTuple):
@@ -39,8 +45,14 @@ def lanczos(matvec: Callable, start: Point, key: Key[Array, ""], num_matvecs: in
     r"""Orthonormal rows $Q$ and tridiagonal $T = Q H Q^T$, fully re-orthogonalised (Parlett 1998, section 6.9, 13.4).
 
     Where the Krylov space is exhausted (repeated eigenvalues, few distinct ones) the iteration goes on from a fresh
-    random vector orthogonal to it, with coupling zero: padding by zeros would plant a false eigenvalue 0.
+    random vector orthogonal to it, with coupling zero: padding by zeros would plant a false eigenvalue 0. Exhausted is
+    what rounding leaves, `ROUNDINGS` of the largest row so far whatever the length: couplings near 1 below an
+    eigenvalue 100 are no rounding, in single precision and with many parameters neither.
     """
+    return staged(lambda start, key: _lanczos(matvec, start, key, num_matvecs), start, key)
+
+
+def _lanczos(matvec, start, key, num_matvecs):
     n, dtype = start.shape[0], start.dtype
 
     def orthogonalise(w, Q):
@@ -49,8 +61,8 @@ def lanczos(matvec: Callable, start: Point, key: Key[Array, ""], num_matvecs: in
         return w
 
     def normalise(w):
-        length = jnp.linalg.norm(w)
-        return w / jnp.where(length > 0, length, 1)
+        size = length(w)
+        return w / jnp.where(size > 0, size, 1)
 
     def body(j, carry):
         Q, diagonal, coupling, v, scale = carry
@@ -58,9 +70,9 @@ def lanczos(matvec: Callable, start: Point, key: Key[Array, ""], num_matvecs: in
         w = matvec(v)
         a = jnp.vdot(v, w)
         w = orthogonalise(w, Q)
-        b = jnp.linalg.norm(w)
+        b = length(w)
         scale = jnp.maximum(scale, jnp.abs(a) + b)
-        exhausted = b <= n * jnp.finfo(dtype).eps * scale
+        exhausted = b <= ROUNDINGS * jnp.finfo(dtype).eps * scale
 
         def fresh():
             return orthogonalise(
@@ -117,6 +129,11 @@ def extreme_eigenvalues(
     """
     check_count(num_matvecs, "num_matvecs")
     flat_loss, flat = flatten(loss, theta)
+    key = jax.random.key(0) if key is None else key
+    return staged(lambda x, key: _extremes(flat_loss, x, key, dense_limit, num_matvecs), flat, key)
+
+
+def _extremes(flat_loss, flat, key, dense_limit, num_matvecs) -> Extremes:
     with jax.default_matmul_precision("highest"):
         if flat.shape[0] <= dense_limit:
             H = hessian(flat_loss, flat)
@@ -125,11 +142,11 @@ def extreme_eigenvalues(
             def matvec(v):
                 return H @ v
         else:
-            key_start, key_fresh = jax.random.split(jax.random.key(0) if key is None else key)
+            key_start, key_fresh = jax.random.split(key)
             start = jax.random.normal(key_start, flat.shape, flat.dtype)
             frozen = lax.stop_gradient(flat)
             m = min(num_matvecs, flat.shape[0])
-            Q, T = lanczos(lambda v: hvp(flat_loss, frozen, v), start, key_fresh, m)
+            Q, T = _lanczos(lambda v: hvp(flat_loss, frozen, v), start, key_fresh, m)
             vectors = jnp.linalg.eigh(lax.stop_gradient(T))[1].T @ lax.stop_gradient(Q)
 
             def matvec(v):
@@ -143,7 +160,7 @@ def _eigenpair(matvec: Callable, v: Point) -> Eigenpair:
     v = lax.stop_gradient(v / jnp.linalg.norm(v))
     Hv = matvec(v)
     value = jnp.vdot(v, Hv)
-    return Eigenpair(value, v, jnp.linalg.norm(lax.stop_gradient(Hv - value * v)))
+    return Eigenpair(value, v, length(lax.stop_gradient(Hv - value * v)))
 
 
 @overload

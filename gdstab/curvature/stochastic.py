@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Theta
 from gdstab._validate import check_count
 from gdstab.curvature.exact import flatten, hvp
@@ -44,7 +45,11 @@ def _monte_carlo(integrand: Callable, like: Point, key: Key[Array, ""], num_samp
 def trace(loss: LossFn, theta: Theta, key: Key[Array, ""], *, num_samples: int = 64) -> Estimate:
     r"""$\operatorname{tr} \nabla^2 L$ by `num_samples` Hessian-vector products with random signs (Hutchinson 1990)."""
     flat_loss, flat = flatten(loss, theta)
-    return _monte_carlo(lambda v: jnp.vdot(v, hvp(flat_loss, flat, v)), flat, key, num_samples)
+
+    def estimate(flat, key):
+        return _monte_carlo(lambda v: jnp.vdot(v, hvp(flat_loss, flat, v)), flat, key, num_samples)
+
+    return staged(estimate, flat, key)
 
 
 def spectral_density(
@@ -64,17 +69,24 @@ def spectral_density(
     Ghorbani, Krishnan and Xiao (2019, arXiv:1901.10159, algorithm 1). Averages come from matfree. The quadrature is
     exact once `num_matvecs` reaches $n$; the standard error speaks of the random signs only.
     """
-    key_range, key_signs, key_fresh = jax.random.split(key, 3)
     flat_loss, flat = flatten(loss, theta)
+    return staged(
+        lambda *arrays: _density(flat_loss, *arrays, num_matvecs=num_matvecs, num_samples=num_samples),
+        flat, key, grid, None if width is None else jnp.asarray(width, flat.dtype),
+    )  # fmt: skip
+
+
+def _density(flat_loss, flat, key, grid, width, *, num_matvecs, num_samples) -> SpectralDensity:
+    key_range, key_signs, key_fresh = jax.random.split(key, 3)
     n, dtype = flat.shape[0], flat.dtype
     if grid is None or width is None:
         low, high = extreme_eigenvalues(flat_loss, flat, num_matvecs=num_matvecs, key=key_range)
-        spread = high.value - low.value
-        floor = jnp.sqrt(jnp.finfo(dtype).eps) * (1 + jnp.abs(high.value))  # one repeated eigenvalue has no range
-        sigma = jnp.asarray(width, dtype) if width is not None else jnp.maximum(spread / 50, floor.astype(dtype))
+        spread, largest = high.value - low.value, jnp.maximum(jnp.abs(low.value), jnp.abs(high.value))
+        floor = jnp.sqrt(jnp.finfo(dtype).eps).astype(dtype) * jnp.where(largest > 0, largest, 1)
+        sigma = width if width is not None else jnp.maximum(spread / 50, floor)  # a repeated eigenvalue has no range
         grid = grid if grid is not None else jnp.linspace(low.value - 5 * sigma, high.value + 5 * sigma, 256)
     else:
-        sigma = jnp.asarray(width, dtype)
+        sigma = width
 
     def density(v):
         _, T = lanczos(lambda u: hvp(flat_loss, flat, u), v, key_fresh, min(num_matvecs, n))

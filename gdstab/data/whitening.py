@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gdstab._numerics import rounding
 from gdstab._validate import check_count
 
 
@@ -59,7 +60,7 @@ def whiten(inputs: ArrayLike, *, centre: bool = False, components: int | None = 
     rows = given.reshape(len(given), -1).astype(np.float64)
     mean = rows.mean(axis=0) if centre else np.zeros(rows.shape[1])
     left, sizes, right = np.linalg.svd(rows - mean, full_matrices=False)
-    rank = int((sizes > max(rows.shape) * np.finfo(np.float64).eps * sizes[0]).sum())
+    rank = int((sizes > rounding(rows.shape, np.float64) * sizes[0]).sum())
     wanted = rows.shape[1] if components is None else check_count(components, "components")
     if wanted > rank:
         raise ValueError(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int8
 
 from gdstab import curvature
 from gdstab._numerics import sum_squares
+from gdstab._staging import staged
 from gdstab._types import LossFn, Theta
 
 STABILITY_LIMIT = 3.3
@@ -68,7 +69,7 @@ def diagnose(loss: LossFn, flow) -> str:
 
 
 def _stall(loss, flow, step):
-    sharpness = float(jax.jit(lambda theta: curvature.sharpness(loss, theta))(flow.theta))
+    sharpness = float(curvature.sharpness(loss, flow.theta))
     ratio = step * sharpness
     means = f"mean step {step:.2g} = {ratio:.2g}/lambda_max"
     if ratio > STABILITY_LIMIT / 5:
@@ -82,7 +83,7 @@ def _stall(loss, flow, step):
 def _escape(loss, flow, step):
     if int(flow.num_steps) == 0:
         return "it starts there, outside `escape_radius`; raise that"
-    gradient = jax.grad(loss)(flow.theta)
+    gradient = staged(jax.grad(loss), flow.theta)
     turned = curvature.hvp(loss, flow.theta, gradient)
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(turned), strict=True)
     bend = float(sum(jnp.sum(g * h) for g, h in pairs) / sum_squares(gradient))

@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import matmul, tree_sum
+from gdstab._numerics import matmul, rounding, tree_sum
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -131,7 +131,7 @@ class LinearNetwork(eqx.Module):
         dtype = jnp.promote_types(self.inputs.dtype, self.targets.dtype)
         inputs, targets = self.inputs.astype(dtype), self.targets.astype(dtype)
         u, s, vt = jnp.linalg.svd(inputs, full_matrices=False)
-        s = jnp.where(s > max(inputs.shape) * jnp.finfo(dtype).eps * s[0], s, 0)  # numpy's rule for the rank
+        s = jnp.where(s > rounding(inputs.shape, dtype) * s[0], s, 0)
         right = jnp.matmul(targets, vt.T, precision="highest") * (s > 0).astype(dtype)[None, :]
         missed = targets - jnp.matmul(right, vt, precision="highest")
         return u * s[None, :], right, jnp.asarray(self.scale, dtype) * jnp.sum(missed * missed)

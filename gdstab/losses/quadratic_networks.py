@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab._numerics import as_floats, matmul, tolerance, tree_sum
+from gdstab._numerics import as_floats, identity_tolerance, matmul, tree_sum
 from gdstab._types import Point
 from gdstab._validate import check_count
 from gdstab.losses.sensing import Planted, check_chosen
@@ -174,7 +174,7 @@ class QuadraticNetwork(Planted):
         moments = jnp.einsum("mi,mj,mk,ml->ijkl", design, design, design, design, precision="highest")
         eye = jnp.eye(features, dtype=truth.dtype)
         normal = sum(jnp.einsum(f"{pair},{other}->ijkl", eye, eye) for pair, other in _PAIRINGS)
-        if not bool(jnp.allclose(moments, normal, rtol=0, atol=tolerance(truth.dtype))):
+        if not bool(jnp.allclose(moments, normal, rtol=0, atol=identity_tolerance(truth.dtype))):
             raise ValueError("expected inputs with the fourth moments of normal ones; build the loss by `population`")
         kept = check_chosen(chosen, features, min(self.neurons, features))
         weights = truth.reshape(self.neurons, features)

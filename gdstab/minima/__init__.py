@@ -2,7 +2,7 @@ r"""The set of global minima $M = \{\theta : r(\theta) = 0\}$ as a manifold.
 
 Every function takes a loss that says `residual(theta)`, an array (or a tree of arrays) that vanishes exactly on M;
 another residual can be passed as an argument. All work on one point; what handles samples takes a `map`
-(`gdstab.ensembles.map_points` for many points, `jax.lax.map` by default).
+(`gdstab.ensembles.map_points` for many points, one after another by default).
 """
 
 from gdstab.minima.curves import Curve, stable_length, stable_part, trace_curve

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 
 from gdstab import curvature
-from gdstab._numerics import tolerance
+from gdstab._numerics import rank_tolerance, tolerance
+from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_step_sizes
 from gdstab.minima.manifold import (
@@ -21,7 +22,6 @@ from gdstab.minima.manifold import (
     flat_loss,
     flat_residual,
     jacobian,
-    rank_tolerance,
     require_minimum,
     split,
 )
@@ -123,7 +123,7 @@ def stable_part(
     points: Theta,
     step_sizes: Float[np.ndarray, " steps"] | Sequence[float],
     *,
-    map: Callable = jax.lax.map,  # noqa: A002
+    map: Callable = one_by_one,  # noqa: A002
 ) -> Int[np.ndarray, " steps"]:
     r"""How many of the sampled minima, [num, ...], have $\lambda_{max} < 2 / \eta$, for every step size.
 

@@ -11,14 +11,13 @@ from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
 from gdstab import curvature
-from gdstab._numerics import tolerance
+from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._types import LossFn, Point, Theta
 from gdstab.minima.manifold import (
     Residual,
     flat_loss,
     flat_residual,
     jacobian,
-    rank_tolerance,
     residual_norm,
     settle,
     split,

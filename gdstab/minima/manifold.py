@@ -11,7 +11,8 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab._numerics import tolerance
+from gdstab._numerics import rank_tolerance, tolerance
+from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_theta
 from gdstab.sampling import gaussian
@@ -51,12 +52,6 @@ def jacobian(r: Callable, x: Point) -> Float[Array, "outputs n"]:
     """The Jacobian of the residual, at full matmul precision."""
     with jax.default_matmul_precision("highest"):
         return jax.jacrev(r)(x)
-
-
-def rank_tolerance(shape: tuple[int, ...], dtype) -> float:
-    """Relative to the largest singular value; the rule of `curvature.count_signs`."""
-    eps = float(jnp.finfo(dtype).eps)
-    return max(max(shape) * eps, eps**0.75)
 
 
 def correct(r: Callable, x: Point) -> Point:
@@ -141,10 +136,10 @@ def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
 
 
 def normal_space(loss: LossFn, theta: Theta, *, residual: Residual = None) -> Float[Array, "codim n"]:
-    """Orthonormal rows that span the normal space of M at `theta`, in the order of `ravel_pytree(theta)`.
+    r"""Orthonormal rows that span the normal space of M at `theta`, in the order of `ravel_pytree(theta)`.
 
-    The right singular vectors of the residual's Jacobian with singular value above `max(n eps, eps^(3/4))` times the
-    largest. ValueError if `theta` is not on M.
+    The right singular vectors of the residual's Jacobian that belong to its rank: singular values above
+    `max(n eps, eps^(3/4))` times the largest, $8 \sqrt n$ for n where that is less. ValueError if `theta` is not on M.
     """
     r, x, _ = flat_residual(loss, theta, residual)
     require_minimum(r, x)
@@ -178,7 +173,7 @@ def sample(
     *,
     spread: float = 1.0,
     residual: Residual = None,
-    map: Callable = jax.lax.map,  # noqa: A002
+    map: Callable = one_by_one,  # noqa: A002
 ) -> Projection:
     r"""Project `num` Gaussian points, of standard deviation `spread`, to M; leaves have shape [num, ...].
 

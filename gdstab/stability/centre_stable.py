@@ -17,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count, check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -149,6 +150,9 @@ class CentreStable(eqx.Module):
         """The point of the graph above y, given in the basis of E^cs, by iterating T from the orbit at rest."""
         if y.shape != (self.dim,):
             raise ValueError(f"expected y of shape ({self.dim},), got {y.shape}; one coordinate for each basis vector")
+        return staged(self._evaluate, y)
+
+    def _evaluate(self, y):
         dtype, n = self.fixed_point.dtype, self.fixed_point.size
         weights = self.mu ** (-0.5 * jnp.arange(self.length, dtype=dtype))
         size = lambda orbit: jnp.max(weights * jnp.linalg.norm(orbit, axis=1))  # noqa: E731
@@ -177,12 +181,16 @@ class CentreStable(eqx.Module):
 
     def height_above(self, x: Float[Array, " n"]) -> Float[Array, " u"]:
         """How far a state lies off the graph, along E^u."""
-        y, height = self.coordinates(x)
-        return height - self.evaluate(y).height
+
+        def above(x):
+            y, height = self.coordinates(x)
+            return height - self.evaluate(y).height
+
+        return staged(above, x)
 
     def invariance(self, y: Float[Array, " s"]) -> Scalar:
         """Length by which the map takes the point above y off the graph; small where orbits stay uncut."""
-        return jnp.linalg.norm(self.height_above(self.step(self.evaluate(y).point)))
+        return staged(lambda y: jnp.linalg.norm(self.height_above(self.step(self.evaluate(y).point))), y)
 
     def inside(self, found: OnGraph) -> Bool[Array, ""]:
         """Whether the whole orbit was left uncut, so that it is one of the map itself."""

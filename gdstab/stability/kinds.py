@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int8, Int32
 
 from gdstab import curvature
+from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab.curvature import Inertia
 
@@ -67,7 +68,7 @@ def _classify(loss, theta, tol, loss_tol):
     flat_loss, flat = curvature.flatten(loss, theta)
     values = curvature.eigenvalues(flat_loss, flat)
     with jax.default_matmul_precision("highest"):
-        excess = flat_loss(flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
+        excess = staged(flat_loss, flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
     at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
     if not hasattr(loss, "loss_floor"):
         at_floor &= ~_goes_below_zero(flat_loss, flat)

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
 from gdstab import curvature
+from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 
 
@@ -46,12 +47,15 @@ def jacobian(
             "other rules the leading exponents of `lyapunov`, or raise `dense_limit`"
         )
 
-    def step(x):
+    def step(x, step_size):
         moved = rule.step(loss, eqx.combine(unravel(x), fixed), step_size)
         return ravel_pytree(eqx.filter(moved, jax.tree.map(eqx.is_inexact_array, state)))[0]
 
-    with jax.default_matmul_precision("highest"):
-        return jax.jacfwd(step)(flat)
+    def slope(x, step_size):
+        with jax.default_matmul_precision("highest"):
+            return jax.jacfwd(step)(x, step_size)
+
+    return staged(slope, flat, step_size)
 
 
 def multipliers(
@@ -77,9 +81,7 @@ def multipliers(
         As `jacobian`.
     """
     matrix = jacobian(rule, loss, state, step_size, dense_limit=dense_limit)
-    # General eigenvalues, since the Jacobian of momentum is not symmetric. TPUs have none: they go through the host.
-    values = lax.platform_dependent(matrix, tpu=_host_eigenvalues, default=jnp.linalg.eigvals)
-    return values[jnp.argsort(-jnp.abs(values))]
+    return staged(_sorted_eigenvalues, matrix)
 
 
 def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float) -> Scalar:
@@ -91,6 +93,12 @@ def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float)
     0.5
     """
     return jnp.abs(multipliers(rule, loss, state, step_size)[0])
+
+
+def _sorted_eigenvalues(matrix):
+    # General eigenvalues, since the Jacobian of momentum is not symmetric. TPUs have none: they go through the host.
+    values = lax.platform_dependent(matrix, tpu=_host_eigenvalues, default=jnp.linalg.eigvals)
+    return values[jnp.argsort(-jnp.abs(values))]
 
 
 def _host_eigenvalues(matrix):

@@ -7,11 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gdstab import curvature
+from gdstab._numerics import length, rank_tolerance
+from gdstab._staging import one_by_one, staged
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_box, check_positive, check_resolution
 
@@ -31,18 +32,20 @@ def jacobian_determinant(loss: LossFn, theta: Theta, step_size: Scalar | float) 
     >>> print(sign * jnp.exp(log_abs))
     0.25
     """
-    H = curvature.hessian(loss, theta)
+    return Determinant(*staged(_log_determinant, curvature.hessian(loss, theta), step_size))
+
+
+def _log_determinant(H, step_size):
     with jax.default_matmul_precision("highest"):
-        return Determinant(*jnp.linalg.slogdet(jnp.eye(*H.shape, dtype=H.dtype) - jnp.asarray(step_size, H.dtype) * H))
+        return jnp.linalg.slogdet(jnp.eye(*H.shape, dtype=H.dtype) - jnp.asarray(step_size, H.dtype) * H)
 
 
-@eqx.filter_jit
-def _one_by_one(fn: Callable, points):
-    return lax.map(fn, points)
+class _PlaneHeight(eqx.Module):
+    r"""$(s, t) \mapsto \operatorname{sign} \det M / \|M^{-1} b\|$ with $M = I - \eta H$ at $\theta_0 + s u + t v$.
 
-
-class _PlaneDeterminant(eqx.Module):
-    r"""$(s, t) \mapsto \det(I - \eta H)$ at $\theta_0 + s u + t v$."""
+    A product of n factors leaves the range of floats, and one that vanishes with 199 others draws a plateau. This
+    vanishes where the determinant does, linearly in its smallest factor, b being a vector in general position.
+    """
 
     loss: LossFn
     origin: Float[Array, " n"]
@@ -52,7 +55,15 @@ class _PlaneDeterminant(eqx.Module):
 
     def __call__(self, coordinates):
         point = self.origin + jnp.matmul(coordinates, self.directions, precision="highest")
-        return jacobian_determinant(lambda x: self.loss(self.unravel(x)), point, self.step_size)
+        H = curvature.hessian(lambda x: self.loss(self.unravel(x)), point)
+        size = len(H)
+        with jax.default_matmul_precision("highest"):
+            lu, swaps = jax.scipy.linalg.lu_factor(jnp.eye(size, dtype=H.dtype) - self.step_size * H)
+            found = jax.scipy.linalg.lu_solve((lu, swaps), jnp.cos(2.4 * jnp.arange(1, size + 1, dtype=H.dtype)))
+        odd = jnp.sum(swaps != jnp.arange(size)) % 2
+        sign = jnp.prod(jnp.sign(jnp.diagonal(lu))) * (1 - 2 * odd)
+        height = sign / length(found)
+        return jnp.where((sign == 0) & jnp.all(jnp.isfinite(H)), 0, height)
 
 
 def singular_set(
@@ -62,7 +73,7 @@ def singular_set(
     *,
     resolution: int | tuple[int, int] = 201,
     plane: tuple[Theta, Theta, Theta] | None = None,
-    map_points: Callable = _one_by_one,
+    map_points: Callable = one_by_one,
 ) -> list[Float[np.ndarray, "vertices 2"]]:
     r"""The set $S(G) = \{\det(I - \eta \nabla^2 L) = 0\}$ on a plane, as polygonal curves in the plane's coordinates.
 
@@ -71,8 +82,8 @@ def singular_set(
     box
         `((s_min, s_max), (t_min, t_max))`: the window in the coordinates of the plane.
     resolution
-        Grid points per axis, at least 2. Curves come from marching squares; where $\det$ touches zero without
-        changing sign, or two curves pass within one cell, they can be missed.
+        Grid points per axis, at least 2. Curves come from marching squares, to within a cell; where $\det$ touches zero
+        without changing sign, or two curves pass within one cell, they can be missed.
     plane
         `(origin, direction_s, direction_t)`, each shaped as `theta`; by default the two coordinates of a loss whose
         `theta` is a vector of two.
@@ -98,10 +109,8 @@ def singular_set(
         )
     s, t = (np.linspace(*side, count, dtype=flat.dtype) for side, count in zip(sides, counts, strict=True))
     points = np.stack(np.meshgrid(s, t), axis=-1).reshape(-1, 2)
-    value = _PlaneDeterminant(loss, flat, directions, unravel, jnp.asarray(step_size, flat.dtype))
-    sign, log_abs = (np.asarray(part, float) for part in map_points(value, jnp.asarray(points)))
-    log_abs = np.where(np.isfinite(sign), log_abs, np.nan)
-    height = sign * np.exp(log_abs - np.nanmax(log_abs, initial=-np.inf, where=log_abs > -np.inf))
+    value = _PlaneHeight(loss, flat, directions, unravel, jnp.asarray(step_size, flat.dtype))
+    height = np.asarray(map_points(value, jnp.asarray(points)), float)
     # Where the Hessian is not finite there is nothing to draw.
     height = np.ma.masked_invalid(height.reshape(len(t), len(s)))
     return contour_generator(s, t, height, line_type=LineType.Separate).lines(0.0)
@@ -121,7 +130,10 @@ class NonSingularity(NamedTuple):
 
 
 class _Factors(eqx.Module):
-    r"""The sign and $\log|\cdot|$ of $\det(I - \eta H)$, and its smallest factor against the largest."""
+    r"""The sign and $\log|\cdot|$ of $\det(I - \eta H)$, its smallest factor, and the sum of their inverses.
+
+    Both are in units of $1 + \eta \max|\lambda_i|$, to which the factors are rounded.
+    """
 
     loss: LossFn
     step_size: Float[Array, ""]
@@ -130,8 +142,8 @@ class _Factors(eqx.Module):
         values = curvature.eigenvalues(self.loss, theta)
         factors = 1 - self.step_size * values
         size = jnp.abs(factors)
-        relative = jnp.min(size) / jnp.max(1 + jnp.abs(self.step_size * values))
-        return jnp.prod(jnp.sign(factors)), jnp.sum(jnp.log(size)), relative
+        relative = size / jnp.max(1 + jnp.abs(self.step_size * values))
+        return jnp.prod(jnp.sign(factors)), jnp.sum(jnp.log(size)), jnp.min(relative), jnp.sum(1 / relative)
 
 
 def non_singularity(
@@ -140,7 +152,7 @@ def non_singularity(
     step_size: float,
     *,
     tol: float | None = None,
-    map_points: Callable = _one_by_one,
+    map_points: Callable = one_by_one,
 ) -> NonSingularity:
     r"""Look for singular Jacobians $I - \eta \nabla^2 L$ at `points` [points, ...].
 
@@ -153,15 +165,15 @@ def non_singularity(
     """
     size = check_positive(step_size, "step_size")
     dtype = jnp.result_type(*jax.tree.leaves(points))
-    sign, log_abs, relative = map(np.asarray, map_points(_Factors(loss, jnp.asarray(size, dtype)), points))
+    sign, log_abs, relative, condition = map(np.asarray, map_points(_Factors(loss, jnp.asarray(size, dtype)), points))
     if not (finite := np.isfinite(relative)).any():
         raise ValueError(
             "points: expected a finite Hessian at one of them at least, got none; sample nearer the origin"
         )
-    sign, log_abs, relative = sign[finite], log_abs[finite], relative[finite]
-    eps = float(jnp.finfo(dtype).eps)
-    zero = relative <= (eps**0.75 if tol is None else tol)
+    sign, log_abs, relative, condition = (part[finite] for part in (sign, log_abs, relative, condition))
+    rounded = rank_tolerance((1,), dtype)
+    zero = relative <= (rounded if tol is None else tol)
     singular = bool(zero.all())
-    same = not zero.any() and bool((sign == sign[0]).all()) and bool(np.ptp(log_abs) <= 10 * eps**0.5)
+    same = not zero.any() and bool((sign == sign[0]).all()) and bool(np.ptp(log_abs) <= rounded * condition.max())
     share_negative = float(np.mean((sign < 0) & ~zero))
     return NonSingularity(float(zero.mean()), share_negative, singular or same, singular)

@@ -11,6 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature
+from gdstab._numerics import rank_tolerance
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_positive
 from gdstab.stability.fixed_points import extend
@@ -89,7 +90,8 @@ def threshold_of(
         The fixed point, where it is not the one that `extend` finds above `theta` (weight decay: see `fixed_point`). It
         must not depend on the step size.
     tol
-        By default $\epsilon^{3/4}$ of the dtype: about 2e-12 in 64 bits, 6e-6 in 32.
+        By default $\epsilon^{3/4}$ of the dtype, about 2e-12 in 64 bits, 6e-6 in 32; $8 \sqrt n\,\epsilon$ for a state
+        of n numbers where that is more.
 
     Raises
     ------
@@ -110,7 +112,8 @@ def threshold_of(
     state = extend(rule, loss, theta, low) if state is None else state
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     eps = float(np.finfo(dtype).eps)
-    tol, rtol = eps**0.75 if tol is None else tol, max(check_positive(rtol, "rtol"), 4 * eps)
+    size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
+    tol, rtol = rank_tolerance((size,), dtype) if tol is None else tol, max(check_positive(rtol, "rtol"), 4 * eps)
 
     def leading(step_sizes):
         return np.array(_leading(rule, loss, state, jnp.asarray(step_sizes, dtype)))

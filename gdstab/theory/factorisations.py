@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab._numerics import rounding
 from gdstab._types import LossFn, Scalar
 from gdstab.theory.linear import Map, check_fitted, least_width, pad, truncate
 
@@ -101,7 +102,7 @@ def _solve_first(key, product, widths, spread):
     A = rest[0]
     for W in rest[1:]:
         A = W @ A
-    inverse = jnp.linalg.pinv(A)
+    inverse = jnp.linalg.pinv(A, rtol=rounding(A.shape, A.dtype))
     unseen = spread * jax.random.normal(keys[0], (widths[1], widths[0]), dtype) / math.sqrt(widths[0])
     first = inverse @ product + unseen - inverse @ (A @ unseen)
     return (first, *rest)

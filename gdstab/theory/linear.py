@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import minimize_scalar
 
+from gdstab._numerics import identity_tolerance, rank_tolerance, rounding
 from gdstab._types import Scalar
 
 Inputs = Float[Array | np.ndarray, "d_in samples"]
@@ -36,8 +37,7 @@ Map = Float[Array | np.ndarray, "d_out d_in"]
 def _svd_of_inputs(inputs):
     """Thin SVD of X, refused where $X X^T$ is singular to working precision."""
     U, s, Vt = jnp.linalg.svd(jnp.asarray(inputs), full_matrices=False)
-    eps = float(jnp.finfo(s.dtype).eps)
-    rank = int(jnp.sum(s > max(inputs.shape) * eps * s[0]))
+    rank = int(jnp.sum(s > rounding(inputs.shape, s.dtype) * s[0]))
     if rank < inputs.shape[0]:
         raise ValueError(
             f"the data must have full row rank, but X of shape {tuple(inputs.shape)} has rank {rank}: with a singular "
@@ -99,7 +99,7 @@ def truncate(matrix: Float[Array, "rows cols"], rank: int) -> Float[Array, "rows
 
 def _warn_without_gap(matrix, rank):
     s = np.linalg.svd(np.asarray(matrix), compute_uv=False)
-    if 0 < rank < s.size and s[rank - 1] - s[rank] <= np.sqrt(np.finfo(s.dtype).eps) * s[0]:
+    if 0 < rank < s.size and s[rank - 1] - s[rank] <= rank_tolerance(s.shape, s.dtype) * s[0]:
         warnings.warn(
             f"singular values {rank} and {rank + 1} of the whitened target are tied ({s[rank - 1]:.6g}): the best map "
             f"of rank {rank} is not unique, this is one of them, and the minima are not the manifold of the formulas.",
@@ -164,18 +164,19 @@ def flattest_sharpness_one_output(inputs: Inputs, targets: Targets, scale: float
     """
     if targets.shape[0] != 1:
         raise ValueError(f"the formula is for one output, but `targets` has {targets.shape[0]} rows.")
-    _, s, Vt = (np.asarray(part) for part in _svd_of_inputs(inputs))
-    moment, pull = np.diag(s**2), np.asarray(targets) @ Vt.T  # in the eigenbasis of X X^T: Λ and w Λ^(1/2)
+    _, s, Vt = (np.asarray(part, np.float64) for part in _svd_of_inputs(inputs))
+    pull = np.asarray(targets, np.float64) @ Vt.T  # in the eigenbasis of X X^T: w Λ^(1/2)
     if not pull.any():
         return 0.0  # w = 0: approached as t -> 0
-    centre = math.log(np.linalg.norm(pull) / s[0])  # there λ <= 2 s_max |p|, while λ >= t s_max^2 and λ >= |p|^2 / t
-    found = minimize_scalar(
-        lambda log_t: np.linalg.eigvalsh(math.exp(log_t) * moment + pull.T @ pull / math.exp(log_t))[-1],
-        bounds=(centre - 0.7, centre + 0.7),  # log 2 and a little
+    size = np.linalg.norm(pull)
+    moment, outer = np.diag((s / s[0]) ** 2), (pull.T / size) @ (pull / size)
+    found = minimize_scalar(  # over log(t s_max / |p|): at 0 λ <= 2 s_max |p|, while λ >= t s_max^2 and λ >= |p|^2 / t
+        lambda log_t: np.linalg.eigvalsh(math.exp(log_t) * moment + math.exp(-log_t) * outer)[-1],
+        bounds=(-0.7, 0.7),  # log 2 and a little
         method="bounded",
         options={"xatol": 1e-13},
     )
-    return float(2 * scale * found.fun)
+    return float(2 * scale * found.fun * s[0] * size)
 
 
 def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale: float = 0.5) -> float:
@@ -196,7 +197,7 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
     depth = len(widths) - 1
     if depth == 1:
         return 1 / (scale * float(s[0]) ** 2)
-    if float(s[0] - s[-1]) <= 10 * math.sqrt(float(jnp.finfo(s.dtype).eps)) * float(s[0]):
+    if float(s[0] - s[-1]) <= identity_tolerance(s.dtype) * float(s[0]):
         sigma = jnp.linalg.norm(jnp.asarray(targets) @ Vt.T, 2) / s[0]
         return 2 / flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2)
     if depth == 2 and widths[-1] == 1:
@@ -292,7 +293,7 @@ class ReducedData(NamedTuple):
         """Whether the reduction is an isometry (X X^T = I), so that flow and descent commute with it."""
         gram = self.right.T @ self.right
         error = jnp.max(jnp.abs(gram - jnp.eye(gram.shape[0], dtype=gram.dtype)))
-        return bool(error <= 10 * jnp.sqrt(jnp.finfo(gram.dtype).eps))
+        return bool(error <= identity_tolerance(gram.dtype))
 
 
 def reduce_data(inputs: Inputs, targets: Targets) -> ReducedData:
@@ -305,5 +306,5 @@ def reduce_data(inputs: Inputs, targets: Targets) -> ReducedData:
     U, s, Vt = _svd_of_inputs(inputs)
     projected = jnp.asarray(targets) @ Vt.T
     U_y, sigma, Vt_y = jnp.linalg.svd(projected)
-    offset = jnp.sum(jnp.asarray(targets) ** 2) - jnp.sum(sigma**2)
+    offset = jnp.sum((jnp.asarray(targets) - projected @ Vt) ** 2)
     return ReducedData(pad(jnp.diag(sigma), projected.shape), U_y, (U * s[None, :]) @ Vt_y.T, offset)

@@ -6,14 +6,13 @@ $u \to u + k r v$, $v \to v + k r u$, from which the identities follow by a line
 The loss is that of paper A, Figure 1 ($c = 1$) and Appendix B ($c = 1/2$), and of Liang and Montufar, arXiv:2509.25351.
 """
 
-import itertools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.integrate import quad
 
 from gdstab._validate import check_box, check_count, check_positive
+from gdstab.theory._clipping import arc_length, ellipse_area, hyperbola_length
 
 
 class TrappingEllipse(NamedTuple):
@@ -168,7 +167,7 @@ def ellipse_curve(step_size: float, target: float = 1.0, scale: float = 0.5, num
 def trapping_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
     """Exact area of the trapping ellipse, or of its part inside a box ((x0, x1), (y0, y1)); 0 where k a >= 2.
 
-    In a box: with the ellipse scaled to the unit disc, that is cut, edge by edge, with the box made a parallelogram.
+    Relative to the box it is exact to rounding, however small the box.
 
     Examples
     --------
@@ -178,11 +177,7 @@ def trapping_area(step_size: float, target: float = 1.0, scale: float = 0.5, box
     ellipse = trapping_ellipse(step_size, target, scale)
     if box is None or ellipse.area == 0:
         return ellipse.area
-    (x0, x1), (y0, y1) = check_box(box, 2)
-    corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    corners = corners @ np.array([[1, 1], [1, -1]]) / math.sqrt(2) / [ellipse.along, ellipse.across]
-    sectors = sum(_disc_and_triangle(a, b) for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True))
-    return float(ellipse.along * ellipse.across * abs(sectors))
+    return ellipse_area(2 * scale * step_size, target, (ellipse.along, ellipse.across), check_box(box, 2))
 
 
 def basin_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
@@ -229,9 +224,13 @@ def stable_minima(step_size: float, target: float = 1.0, scale: float = 0.5, box
     k, reduced = _reduced(step_size, target, scale)
     if reduced >= 1:
         return StableMinima(2 / k, math.nan, math.nan, 0.0)
-    high = math.sqrt((1 + math.sqrt((1 - reduced) * (1 + reduced))) / k)
+    root = math.sqrt((1 - reduced) * (1 + reduced))
+    high = math.sqrt((1 + root) / k)
     low = target / high
-    return StableMinima(2 / k, low, high, _hyperbola_length(target, low, high, box))
+    if box is None:
+        span = math.log1p((root + (1 - reduced)) / reduced)  # of log x, exact where the arc is short
+        return StableMinima(2 / k, low, high, 2 * arc_length(target, -span / 2, span))
+    return StableMinima(2 / k, low, high, hyperbola_length(target, low, high, check_box(box, 2)))
 
 
 def minima_length(box: Any, target: float = 1.0) -> float:
@@ -242,7 +241,7 @@ def minima_length(box: Any, target: float = 1.0) -> float:
     >>> round(minima_length(((0.5, 2.0), (0.0, 9.0))), 6)
     2.264181
     """
-    return _hyperbola_length(check_positive(target, "target"), 0.0, math.inf, box)
+    return hyperbola_length(check_positive(target, "target"), 0.0, math.inf, check_box(box, 2))
 
 
 def _invariants(theta):
@@ -259,49 +258,3 @@ def _reduced(step_size, target, scale):
     """`k` and `k a`, checked."""
     k = 2 * check_positive(scale, "scale") * check_positive(step_size, "step_size")
     return k, k * check_positive(target, "target")
-
-
-def _disc_and_triangle(a, b):
-    """Signed area of the unit disc inside the triangle (0, a, b): sectors outside the disc, a triangle inside."""
-    edge = b - a
-    length_squared, middle = edge @ edge, -(a @ edge)
-    # Distance of the line from the origin by the cross product: exact where the edge nearly touches the circle.
-    discriminant = length_squared - (a[0] * b[1] - a[1] * b[0]) ** 2
-    if discriminant <= 0:
-        return _angle(a, b) / 2
-    root = math.sqrt(discriminant)
-    enter, leave = (float(np.clip((middle + sign * root) / length_squared, 0, 1)) for sign in (-1, 1))
-    inside, outside = a + enter * edge, a + leave * edge  # one point where the edge misses the disc
-    return (_angle(a, inside) + _angle(outside, b) + inside[0] * outside[1] - inside[1] * outside[0]) / 2
-
-
-def _angle(a, b):
-    return math.atan2(a[0] * b[1] - a[1] * b[0], a @ b)
-
-
-def _hyperbola_length(target, low, high, box):
-    """Length of x y = target with low < |x| < high, inside a box."""
-    if box is None:
-        return 2 * _arc_length(target, low, high)
-    total = 0.0
-    for sign in (1, -1):  # the third quadrant is the first one, mirrored with the box
-        (x0, x1), (y0, y1) = np.sort(sign * check_box(box, 2), axis=1)
-        if x1 > 0 and y1 > 0:
-            start = max(low, x0, target / y1)
-            stop = min(high, x1, target / y0 if y0 > 0 else math.inf)
-            total += _arc_length(target, start, stop)
-    return total
-
-
-def _arc_length(target, start, stop):
-    """Length of x y = target for start < x < stop; substituting x = sqrt(target) e^t tames both long ends."""
-    if stop <= start:
-        return 0.0
-    root = math.sqrt(target)
-    ends = math.log(start / root), math.log(stop / root)
-    pieces = itertools.pairwise([ends[0], 0.0, ends[1]] if ends[0] < 0 < ends[1] else ends)
-    return root * sum(quad(_arc_speed, *piece, epsabs=0, epsrel=1e-13)[0] for piece in pieces)
-
-
-def _arc_speed(t):
-    return math.sqrt(2 * math.cosh(2 * t))

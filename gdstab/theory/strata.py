@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab._numerics import rank_tolerance, rounding
 from gdstab._types import Scalar
 from gdstab.theory.factorisations import Layers, balanced_factorisation
 from gdstab.theory.linear import Map, check_fitted
@@ -68,9 +69,10 @@ def critical_inertia(
     """
     d_in, d_1, d_out = _one_hidden_layer(widths)
     sigma, least, r = np.asarray(singular_values), min(d_in, d_out), len(fitted)
+    sigma = sigma if np.issubdtype(sigma.dtype, np.floating) else sigma.astype(float)
     check_fitted(fitted, sigma.size, min(widths))
     gaps = np.abs(np.diff(np.sort(np.concatenate([sigma, [0.0]]))))
-    if gaps.min(initial=np.inf) <= np.sqrt(np.finfo(float).eps) * sigma.max(initial=0.0):
+    if gaps.min(initial=np.inf) <= rank_tolerance(sigma.shape, sigma.dtype) * sigma.max(initial=0.0):
         warnings.warn("singular values are tied or zero: the formula for the inertia needs gaps.", stacklevel=2)
     inversions = int(np.sum(np.delete(sigma, list(fitted))[None, :] > sigma[list(fitted)][:, None]))
     idle = (d_1 - r) * (least - r)
@@ -96,7 +98,7 @@ def critical_point(
     U, sigma, Vt = jnp.linalg.svd(target)
     key_B, key_C, key_D = jax.random.split(key, 3)
     B = jax.random.normal(key_B, (len(fitted), d_1), sigma.dtype)
-    inverse = jnp.linalg.pinv(B) if fitted else B.T
+    inverse = jnp.linalg.pinv(B, rtol=rounding(B.shape, B.dtype)) if fitted else B.T
 
     def unseen(key, columns):
         draw = spread * jax.random.normal(key, (d_1, columns), sigma.dtype)
