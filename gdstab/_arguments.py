@@ -7,6 +7,7 @@ pass unseen, so that it can be compiled, batched and differentiated as before.
 import functools
 import inspect
 import itertools
+import linecache
 import pathlib
 import types
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab._validate import check_count
+from gdstab._validate import check_count, check_theta
 
 _PACKAGE = str(pathlib.Path(__file__).parent)
 _RAW = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
@@ -85,6 +86,13 @@ def real(value: Any, name: str) -> Any:
     return _as_came(value, array)
 
 
+def single(value: Any, name: str) -> Any:
+    """One finite real number."""
+    if np.ndim(_floats(value, name)):
+        raise ValueError(f"{name}: expected one number, got {_brief(value)}; call it for each")
+    return real(value, name)
+
+
 def positive(value: Any, name: str) -> Any:
     """Finite numbers above 0."""
     return _above(value, name, strict=True)
@@ -93,6 +101,11 @@ def positive(value: Any, name: str) -> Any:
 def nonnegative(value: Any, name: str) -> Any:
     """Finite numbers of at least 0."""
     return _above(value, name, strict=False)
+
+
+def tolerance(value: Any, name: str) -> Any:
+    """A finite number of at least 0; None stays, for a function's own."""
+    return None if value is None else nonnegative(value, name)
 
 
 def points(value: Any, name: str) -> Any:
@@ -173,6 +186,23 @@ def pattern(value: Any, name: str) -> np.ndarray:
     return found
 
 
+def parameters(value: Any, name: str) -> Any:
+    """A tree of floating arrays, a loss's argument; numbers, lists of them and integer arrays become arrays."""
+    plain = isinstance(value, list) and all(isinstance(entry, int | float) for entry in value)
+    if plain or isinstance(value, int | float | np.integer) or getattr(value, "dtype", np.dtype(float)).kind in "iu":
+        value = jnp.asarray(_floats(value, name), float)
+    check_theta(value)
+    return value
+
+
+def finite_parameters(value: Any, name: str) -> Any:
+    """The same, all finite."""
+    value = parameters(value, name)
+    if _has(value, lambda values: ~np.isfinite(values)):
+        raise ValueError(f"{name}: expected finite parameters, got inf or NaN; pass a point of the loss's domain")
+    return value
+
+
 def count(value: Any, name: str) -> int:
     """An integer of at least 1."""
     return check_count(value, name)
@@ -237,11 +267,12 @@ def _has(tree, test) -> bool:
 
 
 def _is_ours(error) -> bool:
-    """Whether an error was raised by this package, not below it."""
+    """Whether an error was raised by this package in words, not below it or by Python."""
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+    path = trace.tb_frame.f_code.co_filename
+    return path.startswith(_PACKAGE) and linecache.getline(path, trace.tb_lineno).lstrip().startswith("raise ")
 
 
 def _told(given) -> str:

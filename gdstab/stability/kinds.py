@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int8, Int32
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab.curvature import Inertia
@@ -35,6 +36,9 @@ class Stability(enum.IntEnum):
     UNSTABLE = 2
 
 
+@arguments.closed_form(
+    loss=arguments.function, theta=arguments.parameters, tol=arguments.tolerance, loss_tol=arguments.tolerance
+)
 def classify(
     loss: LossFn, theta: Theta, *, tol: Scalar | float | None = None, loss_tol: Scalar | float = 1e-10
 ) -> Classification:
@@ -80,6 +84,13 @@ def _classify(loss, theta, tol, loss_tol):
     return values, Classification(kind.astype(jnp.int8), counts)
 
 
+@arguments.closed_form(
+    loss=arguments.function,
+    theta=arguments.parameters,
+    step_size=arguments.positive,
+    tol=arguments.tolerance,
+    loss_tol=arguments.tolerance,
+)
 def lyapunov_stable(
     loss: LossFn,
     theta: Theta,
@@ -106,6 +117,9 @@ def lyapunov_stable(
     return jnp.where(unstable, Stability.UNSTABLE, decided).astype(jnp.int8)
 
 
+@arguments.closed_form(
+    loss=arguments.function, theta=arguments.finite_parameters, step_size=arguments.positive, tol=arguments.tolerance
+)
 def center_stable_dimension(
     loss: LossFn, theta: Theta, step_size: Scalar | float, tol: Scalar | float | None = None
 ) -> Int32[Array, ""]:

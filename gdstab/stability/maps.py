@@ -8,6 +8,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._types import LossFn, Scalar, State
 
@@ -21,6 +22,7 @@ def check_autonomous(rule) -> None:
         )
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def jacobian(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
 ) -> Float[Array, "n n"]:
@@ -54,6 +56,7 @@ def jacobian(
         return jax.jacfwd(step)(flat)
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def multipliers(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
 ) -> Complex[Array, " n"]:
@@ -82,6 +85,7 @@ def multipliers(
     return values[jnp.argsort(-jnp.abs(values))]
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive)
 def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float) -> Scalar:
     """The largest modulus of the `multipliers`; in an isolated fixed point, the rate at which nearby orbits converge.
 

@@ -11,6 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_box, check_positive, check_resolution
@@ -23,6 +24,7 @@ class Determinant(NamedTuple):
     log_abs: Scalar
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters, step_size=arguments.positive)
 def jacobian_determinant(loss: LossFn, theta: Theta, step_size: Scalar | float) -> Determinant:
     r"""$\det(I - \eta \nabla^2 L(\theta))$ by `slogdet`; the map is locally invertible where it is not zero.
 
@@ -55,6 +57,7 @@ class _PlaneDeterminant(eqx.Module):
         return jacobian_determinant(lambda x: self.loss(self.unravel(x)), point, self.step_size)
 
 
+@arguments.closed_form(loss=arguments.function)
 def singular_set(
     loss: LossFn,
     box,
@@ -134,6 +137,7 @@ class _Factors(eqx.Module):
         return jnp.prod(jnp.sign(factors)), jnp.sum(jnp.log(size)), relative
 
 
+@arguments.closed_form(loss=arguments.function, tol=arguments.tolerance)
 def non_singularity(
     loss: LossFn,
     points: Theta,

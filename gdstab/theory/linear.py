@@ -195,7 +195,8 @@ def flattest_sharpness_one_output(inputs: Inputs, targets: Targets, scale: float
 def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale: float = 0.5) -> float:
     r"""$\eta_C = 2 / \min_M \lambda_{max}$, above which no minimum is linearly stable ([A] Corollary 17, corrected).
 
-    Closed forms exist for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
+    Infinite where targets are orthogonal to the inputs and h > 1: minima are as flat as one wishes. Closed forms exist
+    for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
 
     Raises
     ------
@@ -212,13 +213,17 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
         return 1 / (scale * float(s[0]) ** 2)
     if float(s[0] - s[-1]) <= 10 * math.sqrt(float(jnp.finfo(s.dtype).eps)) * float(s[0]):
         sigma = jnp.linalg.norm(jnp.asarray(targets) @ Vt.T, 2) / s[0]
-        return 2 / flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2)
+        return _threshold(flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2))
     if depth == 2 and widths[-1] == 1:
-        return 2 / flattest_sharpness_one_output(inputs, targets, scale)
+        return _threshold(flattest_sharpness_one_output(inputs, targets, scale))
     raise ValueError(
         f"no closed form for eta_C with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
         "compute 2 / gdstab.minima.flattest(...).sharpness."
     )
+
+
+def _threshold(sharpness: float) -> float:
+    return 2 / sharpness if sharpness > 0 else math.inf
 
 
 @arguments.closed_form(

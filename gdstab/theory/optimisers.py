@@ -19,7 +19,7 @@ KNOWN = ("descent", *MOMENTUM, "rmsprop", "adagrad")
 """Rules with a closed form; the others (sign descent, Lion, normalised descent) have no derivative at a minimum."""
 
 
-@arguments.closed_form(undefined=True, curvature=arguments.real)
+@arguments.closed_form(undefined=True, curvature=arguments.real, beta=arguments.single, weight_decay=arguments.single)
 def threshold(rule: str, curvature, *, beta: float = 0.9, weight_decay: float = 0.0) -> Float[np.ndarray, "..."]:
     r"""The largest linearly stable step size at a minimum whose largest curvature is $\lambda$.
 
@@ -63,7 +63,7 @@ def threshold(rule: str, curvature, *, beta: float = 0.9, weight_decay: float = 
     return np.where(slope < 0, np.nan, found)
 
 
-@arguments.closed_form(step_size=arguments.positive)
+@arguments.closed_form(step_size=arguments.positive, beta=arguments.single, weight_decay=arguments.single)
 def critical_curvature(
     rule: str, step_size, *, beta: float = 0.9, weight_decay: float = 0.0
 ) -> Float[np.ndarray, "..."]:
@@ -99,7 +99,9 @@ def preconditioner(rule: str, nu, eps: float) -> Float[np.ndarray, "..."]:
     return np.asarray(np.sqrt(nu + small) if rule == "adagrad" else np.sqrt(nu) + small)
 
 
-@arguments.closed_form(step_size=arguments.positive, curvature=arguments.real)
+@arguments.closed_form(
+    step_size=arguments.positive, curvature=arguments.real, beta=arguments.single, weight_decay=arguments.single
+)
 def multipliers(
     rule: str, step_size, curvature, *, beta: float = 0.9, weight_decay: float = 0.0
 ) -> Complex[np.ndarray, "... modes"]:

@@ -25,6 +25,7 @@ from gdstab.theory.linear import Map, check_fitted
 SingularValues = Float[Array | np.ndarray, " m"]
 
 
+@arguments.closed_form(widths=arguments.widths)
 def fitted_sets(widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Every set of singular triplets that some critical point fits, the empty one first.
 

@@ -72,8 +72,8 @@ def euler_bound(
 
 @arguments.closed_form(
     times=arguments.points,
-    smoothness=arguments.nonnegative,
-    gradient=arguments.nonnegative,
+    smoothness=arguments.single,
+    gradient=arguments.single,
     initial=arguments.nonnegative,
 )
 def descent_bound(
@@ -104,8 +104,8 @@ def descent_bound(
 
 @arguments.closed_form(
     times=arguments.points,
-    smoothness=arguments.nonnegative,
-    gradient=arguments.nonnegative,
+    smoothness=arguments.single,
+    gradient=arguments.single,
     initial=arguments.nonnegative,
 )
 def max_step(
@@ -135,9 +135,7 @@ def max_step(
         return np.asarray(np.maximum(np.min(limits, axis=-1), 0.0))
 
 
-@arguments.closed_form(
-    initial_loss=arguments.nonnegative, least_eigenvalue=arguments.real, initial=arguments.nonnegative
-)
+@arguments.closed_form(initial_loss=arguments.single, least_eigenvalue=arguments.single, initial=arguments.nonnegative)
 def max_step_smooth(
     smoothness: float, initial_loss: float, least_eigenvalue: float, radius: float, time: float, initial: float = 0.0
 ) -> float:

@@ -64,7 +64,7 @@ def threshold(neurons: int, *, interval: Any = UNIT, target: Any = UNIT) -> floa
     return level(neurons - 1 if neurons % 2 else neurons - 2, interval=interval, target=target)
 
 
-@arguments.closed_form(rtol=arguments.real)
+@arguments.closed_form(rtol=arguments.single)
 def match_levels(
     losses: Any, neurons: int, *, interval: Any = UNIT, target: Any = UNIT, rtol: float = 1e-6
 ) -> np.ndarray:
@@ -87,7 +87,7 @@ def match_levels(
     return np.asarray(matched)
 
 
-@arguments.closed_form(x=arguments.points)
+@arguments.closed_form(x=arguments.real)
 def realisation_at_level(kinks: int, x: Any, *, interval: Any = UNIT, target: Any = UNIT) -> np.ndarray:
     r"""The function that every critical point of a level realises, at x in $[\alpha, \beta]$ ([C] Prop. 4.5 (iv)).
 

@@ -197,7 +197,7 @@ def is_flat(theta: Theta, *, tol: float | None = None) -> np.ndarray:
     return np.abs(split_parameters(theta).v) <= default_tolerance(theta, tol)
 
 
-@arguments.closed_form(x=arguments.points, leak=arguments.real)
+@arguments.closed_form(x=arguments.real, leak=arguments.single)
 def realise(theta: Theta, x: Any, *, leak: Any = 0.0) -> np.ndarray:
     r"""$N_\theta(x)$ at the points x [P], shape [..., P].
 
@@ -211,7 +211,7 @@ def realise(theta: Theta, x: Any, *, leak: Any = 0.0) -> np.ndarray:
     return c[..., None] + np.sum(v[..., None] * np.maximum(z, check_leak(leak) * z), axis=-2)
 
 
-@arguments.closed_form(leak=arguments.real)
+@arguments.closed_form(leak=arguments.single)
 def leaky_reduction(theta: Theta, leak: Any) -> np.ndarray:
     r"""$P(w, b, v, c) = (w, -w, b, -b, v, -\zeta v, c)$: the leaky network as a ReLU network of 2N neurons ([C] 5).
 
