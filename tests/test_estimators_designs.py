@@ -247,6 +247,63 @@ def test_weighted_covers(rng, tilt, share, heavy):
     assert (effective_sample_size(*sums[1]) <= 500 * (1 + 1e-12)).all()
 
 
+RARE = [  # samples, then per kind of point: how many of them are expected, its weight, its chance to be a hit
+    (20, [(0.2, 1.0, 0), (19.8, 1e-3, 0.3)]),
+    (1000, [(0.5, 1.0, 0), (999.5, 1e-4, 0.015)]),
+    (300, [(0.75, 1.0, 0), (86, 1e-3, 0), (20.5, 1e-4, 1)]),  # and weight 0 elsewhere
+    (300, [(0.75, 1.0, 1), (86, 1e-3, 1), (20.5, 1e-4, 0)]),
+    (50, [(0.7, 1.0, 0), (1.2, 0.5, 0), (12, 1e-3, 1), (12, 0.03, 0)]),
+    (1000, [(2.0, 1.0, 0), (30, 0.1, 0.5), (900, 0.01, 0.02)]),
+    (200, [(1.0, 1.0, 1), (199, 0.01, 0)]),
+    (5000, [(0.0, 1.0, 0), (5000, 1e-2, 0.4)]),  # the bound is never reached
+    (100, [(0.3, 1.0, 1), (0.3, 1.0, 0), (99, 1e-6, 0.5)]),
+]
+
+
+@pytest.mark.parametrize("design", RARE)
+def test_weights_that_were_not_drawn_are_reckoned_with(rng, design):
+    # At seven of the nine an interval of the hits alone, over the total that was seen, covered less, down to 22 %.
+    samples, kinds = design
+    expected, weight, chance = np.array(kinds).T
+    number = rng.multinomial(samples, np.r_[expected, max(samples - expected.sum(), 0)] / samples, 4000)[:, :-1]
+    hits = rng.binomial(number, chance)
+    sums = [(counts @ weight, counts @ weight**2) for counts in (hits, number)]
+    drawn = sums[1][0] > 0
+    sums = [tuple(part[drawn] for part in pair) for pair in sums]
+    share = expected * chance @ weight / (expected @ weight)
+    assert covers(weighted(*sums, 1.0), share) >= 0.94
+    mirrored = weighted(tuple(a - b for a, b in zip(sums[1], sums[0], strict=True)), sums[1], 1.0)
+    np.testing.assert_allclose(mirrored.low, 1 - weighted(*sums, 1.0).high, atol=1e-9)
+
+
+def test_a_heavier_bound_only_widens_and_units_do_not_matter():
+    sums = (6.0, 7.0), (40.0, 60.0)
+    low, high = np.array([weighted(*sums, largest)[1:3] for largest in (2.0, 5.0, 50.0, 1e3, 1e9)]).T
+    assert (np.diff(low) < 0).all()
+    assert (np.diff(high) > 0).all()
+    assert (low[-1], high[-1]) == pytest.approx((0, 1), abs=1e-6)
+    for unit in (1e-100, 1e-3, 1e100):
+        scaled = weighted(*((a * unit, b * unit**2) for a, b in sums), 5.0 * unit)
+        np.testing.assert_allclose(scaled[1:3], (low[1], high[1]), rtol=1e-9)
+    # Hits that are few beside a total that is known well: Garwood's interval of a Poisson count, over the total.
+    low, high = weighted((7.0, 7.0), (1e5, 1e5), 1.0)[1:3]
+    np.testing.assert_allclose((low * 1e5, high * 1e5), (stats.chi2.ppf([0.025, 0.975], [14, 16]) / 2), rtol=1e-3)
+
+
+def test_misses_lost_in_the_rounding_of_sums():
+    rng = np.random.default_rng(5)
+    w = rng.random(400)
+    every = w.sum(), (w**2).sum()
+    backwards = w[::-1].cumsum()[-1], (w[::-1] ** 2).cumsum()[-1]
+    found, whole = weighted(backwards, every, 1.0), weighted(every, every, 1.0)
+    np.testing.assert_allclose(found[:3], whole[:3], rtol=1e-12)
+    assert whole.high == 1
+    assert 0.97 < whole.low < 1
+    light = weighted(every, (every[0] + 1e-9, every[1] + 1e-18), 1.0)  # a miss whose square is lost beside the others
+    assert np.isfinite(light.low + light.high)
+    np.testing.assert_allclose(light.low, whole.low, atol=1e-6)
+
+
 def test_weighted_with_equal_weights_is_binomial():
     estimate = weighted((3 * 120.0, 9 * 120.0), (3 * 400.0, 9 * 400.0), 3.0)
     z = special.ndtri(0.975)

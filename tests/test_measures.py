@@ -1,5 +1,6 @@
 """Basin measures: counts against direct runs and exact volumes; chunks, shares and resumption; designs; sequences."""
 
+import dataclasses
 import json
 
 import equinox as eqx
@@ -251,7 +252,8 @@ def test_weights_turn_one_distribution_into_another():
         inside = jnp.all(jnp.abs(theta) <= 4)
         return jnp.where(inside, jnp.exp(jnp.sum(theta**2) / (2 * spread**2)), 0.0)
 
-    result = measure(source, weight=weight, volume=64.0, chunk=2**15)
+    largest = float(np.exp(16 / spread**2))  # in the corners of the box
+    result = measure(source, weight=weight, largest_weight=largest, volume=64.0, chunk=2**15)
     points = np.asarray(eqx.filter_jit(source)(jnp.arange(2**16)))
     weights = np.asarray(jax.vmap(weight)(points))
     np.testing.assert_allclose(result.tally.weights[1, :, 0].sum(), weights.sum(), rtol=1e-12)
@@ -265,6 +267,16 @@ def test_weights_turn_one_distribution_into_another():
     unweighted = result.count("converged") / 2**16
     share = result.share()
     assert (np.abs(unweighted - share.value) > 5 * share.standard_error).any()
+    assert set(share.method.tolist()) == {"delta"}
+    seen = dataclasses.replace(result, largest_weight=None).share()
+    assert set(seen.method.tolist()) == {"delta, if no weight exceeds those drawn"}
+    assert (seen.high - seen.low < share.high - share.low).all()
+    with pytest.raises(ValueError, match="expected points of equal weight, got weighted ones"):
+        result.differences()
+    with pytest.raises(ValueError, match="largest_weight: expected a bound of all weights, got 1 and"):
+        measure(source, weight=weight, largest_weight=1.0, chunk=2**15)
+    with pytest.raises(ValueError, match="largest_weight: expected a `weight` that it bounds"):
+        measure(source, largest_weight=1.0)
 
 
 def _quadrant(theta):

@@ -76,6 +76,7 @@ class Counter:
     layout: Layout
     classify: Callable | None
     weight: Callable | None
+    largest_weight: float
     label: Callable | None
     options: dict[str, Any]  # of the engine: block, devices, progress
     compile_seconds: float = 0.0
@@ -149,6 +150,11 @@ class Counter:
                 f"expected a `weight` that gives one finite number of at least 0 per point, got shape "
                 f"{weights.shape[1:]}, {int(unusable.sum())} unusable, the first {first}; it is the ratio of the "
                 "density that is wanted to the one that is drawn from"
+            )
+        if weights.max() > self.largest_weight:
+            raise ValueError(
+                f"largest_weight: expected a bound of all weights, got {self.largest_weight:g} and a point of weight "
+                f"{weights.max():g}; raise it to the largest ratio of the two densities"
             )
         return weights
 

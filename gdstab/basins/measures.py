@@ -46,6 +46,7 @@ def measure(
     classify: Callable | None = None,
     kinds: Iterable = (),
     weight: Callable | None = None,
+    largest_weight: float | None = None,
     poststrata: tuple[Callable, object] | None = None,
     confidence: float = 0.95,
     chunk: int = CHUNK,
@@ -77,6 +78,9 @@ def measure(
     weight
         `weight(theta) -> w`, for one point: the density that is wanted over the one that the source draws from, up to
         a factor. Shares are then self-normalised. Only for independent points.
+    largest_weight
+        The most that `weight` gives anywhere, which the intervals need: a point so heavy may not have been drawn.
+        Without it they take the largest weight drawn for it, hold only if none is larger, and name their method so.
     poststrata
         `(label, probabilities)` with `label(theta) -> int`, for one point, and the known probability of each label.
         Only for independent points, and without weights.
@@ -108,7 +112,7 @@ def measure(
     True
     """
     begin = time.perf_counter()
-    asked = _Questions(classify, kinds, weight, poststrata)
+    asked = _Questions(classify, kinds, weight, poststrata, largest_weight)
     counter = _counter(rule, loss, step_sizes, source, stopping, asked, block, devices, progress)
     spans = enumerate(chunks(source.num_points, chunk))
     total = counter.layout.zeros(0, source.num_points)
@@ -214,6 +218,7 @@ class _Questions(NamedTuple):
     kinds: Iterable
     weight: Callable | None
     poststrata: tuple[Callable, object] | None
+    largest_weight: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -237,6 +242,10 @@ class _Questions(NamedTuple):
             raise ValueError(
                 "expected weights or post-strata, got both; put the labels' probabilities into the weights"
             )
+        if self.largest_weight is not None:
+            check_positive(self.largest_weight, "largest_weight")
+            if self.weight is None:
+                raise ValueError("largest_weight: expected a `weight` that it bounds, got none; pass both or neither")
         shares = self.probabilities
         if shares is None:
             return
@@ -263,7 +272,8 @@ def _counter(rule, loss, step_sizes, source, stopping, asked: _Questions, block,
     layout = Layout(len(step_sizes), points_per_part, len(asked.names), labels, bin_of(int(stopping.max_steps)) + 1)
     label = None if asked.poststrata is None else asked.poststrata[0]
     engine = {"block": block, "devices": devices, "progress": progress}
-    return Counter(rule, loss, step_sizes, draw, stopping, layout, asked.classify, asked.weight, label, engine)
+    largest = np.inf if asked.largest_weight is None else asked.largest_weight
+    return Counter(rule, loss, step_sizes, draw, stopping, layout, asked.classify, asked.weight, largest, label, engine)
 
 
 def _collect(counter: Counter, total: Tally, spans, finished, on_chunk, share) -> Tally:
@@ -307,6 +317,7 @@ def _measured(counter: Counter, total: Tally, source, asked: _Questions, volume,
         kinds=asked.names,
         probabilities=asked.probabilities,
         weighted=asked.weight is not None,
+        largest_weight=None if asked.largest_weight is None else float(asked.largest_weight),
         volume=None if volume is None else check_positive(volume, "volume"),
         confidence=confidence,
         compile_seconds=counter.compile_seconds,

@@ -33,6 +33,8 @@ class Measure:
     probabilities: np.ndarray | None
     """Of the post-strata."""
     weighted: bool
+    largest_weight: float | None
+    """That there can be; None if nobody said."""
     volume: float | None
     """Of the set that the points were drawn from."""
     confidence: float
@@ -52,14 +54,18 @@ class Measure:
     def share(self, *outcomes: str) -> Estimate:
         """Share of the initial distribution that ends in one of these ways ("converged" by default), [steps] each.
 
-        With weights it is `estimators.weighted`, with post-strata `estimators.poststratified`; else what the design of
-        the points asks for: `estimators.replicates`, `estimators.stratified`, or, for independent points, the exact
-        interval of Clopper and Pearson.
+        With weights it is `estimators.weighted` (where `largest_weight` is None for the largest one drawn, and its
+        method says so), with post-strata `estimators.poststratified`; else what the design of the points asks for:
+        `estimators.replicates`, `estimators.stratified`, or, for independent points, the exact interval of Clopper and
+        Pearson.
         """
         codes = _codes(outcomes or ("converged",))
         if self.weighted:
             hits, every = self.tally.weights[:, codes].sum(axis=1), self.tally.weights.sum(axis=1)
-            return estimators.weighted(tuple(hits.T), tuple(every.T), self.tally.heaviest, self.confidence)
+            largest = self.tally.heaviest if self.largest_weight is None else self.largest_weight
+            found = estimators.weighted(tuple(hits.T), tuple(every.T), largest, self.confidence)
+            told = "" if self.largest_weight is not None else ", if no weight exceeds those drawn"
+            return found._replace(method=np.char.add(found.method, told))
         if self.probabilities is not None:
             hits, every = self.tally.labels[:, :, codes].sum(axis=2), self.tally.labels.sum(axis=2)
             return estimators.poststratified(hits, every, self.probabilities, self.confidence)
@@ -118,9 +124,19 @@ class Measure:
 
         It holds the counts of points that converge at both, only the first, only the second, or neither, with
         `estimators.paired_difference` (the second minus the first) and `estimators.paired_ratio` (the second over the
-        first; None where it is not finite). Undecided is not converged. The intervals take the points for independent
-        and equally weighted, whatever the design.
+        first; None where it is not finite). Undecided is not converged. The intervals take the points for independent,
+        whatever the design.
+
+        Raises
+        ------
+        ValueError
+            If the points have weights: what happens to a point at two step sizes is counted, not weighed.
         """
+        if self.weighted:
+            raise ValueError(
+                "expected points of equal weight, got weighted ones, whose fates at two step sizes are counted and not "
+                "weighed; compare `share` at the two, or draw from the distribution itself"
+            )
         if len(self.step_sizes) == 1:
             return []
         both, first, second, neither = self.tally.paired[1:].T

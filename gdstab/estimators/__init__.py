@@ -1,10 +1,11 @@
 """How surely: shares that were counted, by whatever design, each with an interval that covers; on the host.
 
-`intervals` holds the intervals of one share and what undecided samples do to it, `designs` strata, replicates and
-weights, `paired` the comparison of two shares of the same samples, `sequential` sampling to a target width.
+`intervals` holds the intervals of one share and what undecided samples do to it, `designs` strata and replicates,
+`weights` importance weights, `paired` the comparison of two shares of the same samples, `sequential` sampling to a
+target width.
 """
 
-from gdstab.estimators.designs import effective_sample_size, poststratified, replicates, stratified, weighted
+from gdstab.estimators.designs import poststratified, replicates, stratified
 from gdstab.estimators.intervals import (
     Estimate,
     Interval,
@@ -17,6 +18,7 @@ from gdstab.estimators.intervals import (
 )
 from gdstab.estimators.paired import paired_difference, paired_ratio
 from gdstab.estimators.sequential import Plan, SequentialEstimate, examine, plan_looks, sample_to_width
+from gdstab.estimators.weights import effective_sample_size, weighted
 
 __all__ = [
     "Estimate",

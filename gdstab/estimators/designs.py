@@ -1,29 +1,18 @@
-r"""Shares from designs other than plain sampling: strata, post-strata, randomised replicates, weights.
-
-Where only a few samples fall near the edge of a set, the variance that they show can be zero by chance. Let one sample
-count for at most $a$ in the estimate, and let $D$ rare independent events of that size be seen; their number has
-mean $\mu$ and variance $\mu$. The interval $D \pm z \sqrt{D + z^2}$ contains $\mu$ with 94.6 % or more for every $\mu$
-(at 95 %), which $D \pm z \sqrt D$ does not (at $D = 0$ it is a point). So $z^2 a^2$ is added to every estimated
-variance here: nothing to speak of where much varies, and the score bound $z^2 a$ where nothing did.
-"""
-
-from typing import Any
+"""Shares from designs other than plain sampling: strata, post-strata, randomised replicates."""
 
 import numpy as np
 from scipy import special
 
+from gdstab.estimators._limits import brief, choose, estimate, gamma_interval, widened_normal
 from gdstab.estimators.intervals import (
-    FEW,
     Estimate,
     Interval,
     check_confidence,
     check_counts,
     clopper_pearson_interval,
+    few_at,
     plain,
 )
-
-FEW_FOR_T = 30
-"""Hits, and misses, that all replicates together need before Student's interval is used."""
 
 
 def stratified(hits, n, weights=None, confidence: float = 0.95) -> Estimate:
@@ -33,14 +22,14 @@ def stratified(hits, n, weights=None, confidence: float = 0.95) -> Estimate:
     Strata with one sample show none: they are paired in the order given, and a pair that disagrees counts
     $\max(a_i, a_j)^2$, which is too much on average and never too little (collapsed strata: Cochran 1977, Sampling
     Techniques, 5A.12), so let neighbours be alike; one left over counts $a^2/4$. The interval is normal with
-    $z^2 \max_l a_l^2$ added, see the head of this module (method "stratified").
+    $z^2 \max_l a_l^2$ added, see `gdstab.estimators._limits` (method "stratified").
 
-    With few hits or misses, fewer than 20 in effect, an interval for small counts is used. Where the samples
-    are in proportion to the weights it is "clopper-pearson" on the pooled counts: these are a sum of independent
-    unequal trials, whose tails beyond one from the mean are no heavier than the binomial ones (Hoeffding 1956, Ann.
-    Math. Statist. 27, theorem 4); for a mean below 1 a lone hit can be a little likelier, but there the other end
-    never errs, and both together err no more than stated. Otherwise it is "gamma", of Fay and Feuer (1997, Statist. in
-    Medicine 16) for weighted counts, of the hits or of the misses, whichever are fewer.
+    With few hits or misses, fewer than `few_at` the confidence (20 at 95 %) in effect, an interval for small counts is
+    used. Where the samples are in proportion to the weights it is "clopper-pearson" on the pooled counts: these are a
+    sum of independent unequal trials, whose tails beyond one from the mean are no heavier than the binomial ones
+    (Hoeffding 1956, Ann. Math. Statist. 27, theorem 4); for a mean below 1 a lone hit can be a little likelier, but
+    there the other end never errs, and both together err no more than stated. Otherwise it is "gamma", of Fay and Feuer
+    (1997, Statist. in Medicine 16) for weighted counts, of the hits or of the misses, whichever are fewer.
 
     Parameters
     ----------
@@ -70,18 +59,18 @@ def stratified(hits, n, weights=None, confidence: float = 0.95) -> Estimate:
     confidence = check_confidence(confidence)
     a = weights / n
     value, variance = np.sum(a * hits, axis=-1), _within(hits, n, a)
-    few = _effective(hits, n, a) < FEW
-    normal = _normal(value, variance, a.max(), confidence, "stratified")
+    few = _effective(hits, n, a) < few_at(confidence)
+    normal = widened_normal(value, variance, a.max(), confidence, "stratified")
     if np.allclose(n, weights * n.sum(), rtol=1e-9, atol=0):
         low, high = clopper_pearson_interval(hits.sum(axis=-1).astype(np.int64), np.int64(n.sum()), confidence)
-        return _choose(few, normal._replace(low=low, high=high, method=np.asarray("clopper-pearson")), normal)
+        return choose(few, normal._replace(low=low, high=high, method=np.asarray("clopper-pearson")), normal)
     low, high = _two_sided_gamma(
         np.stack([value, np.sum(a * (n - hits), axis=-1)]),
         np.stack([np.sum(a**2 * hits, axis=-1), np.sum(a**2 * (n - hits), axis=-1)]),
         a.max(),
         confidence,
     )
-    return _choose(few, normal._replace(low=low, high=high, method=np.asarray("gamma")), normal)
+    return choose(few, normal._replace(low=low, high=high, method=np.asarray("gamma")), normal)
 
 
 def poststratified(hits, n, probabilities, confidence: float = 0.95) -> Estimate:
@@ -117,11 +106,11 @@ def poststratified(hits, n, probabilities, confidence: float = 0.95) -> Estimate
     hits, n, probabilities = _check_strata(hits, n, probabilities, least=0)
     confidence = check_confidence(confidence)
     a = probabilities / np.maximum(n, 1)
-    usable = (n >= 2).all(axis=-1) & (_effective(hits, n, a) >= FEW)
+    usable = (n >= 2).all(axis=-1) & (_effective(hits, n, a) >= few_at(confidence))
     variance = np.sum(a**2 * hits * (n - hits) / np.maximum(n - 1, 1), axis=-1)
-    normal = _normal(np.sum(a * hits, axis=-1), variance, a.max(axis=-1), confidence, "poststratified")
+    normal = widened_normal(np.sum(a * hits, axis=-1), variance, a.max(axis=-1), confidence, "poststratified")
     pooled = plain(*(count.sum(axis=-1).astype(np.int64) for count in (hits, n)), confidence)
-    return _choose(usable, normal, pooled)
+    return choose(usable, normal, pooled)
 
 
 def replicates(hits, n, confidence: float = 0.95) -> Estimate:
@@ -129,11 +118,12 @@ def replicates(hits, n, confidence: float = 0.95) -> Estimate:
 
     With `hits` in each of $R$ replicates of `n` points the standard error is that of the $R$ shares, and Student's
     quantile $t$ has $R - 1$ degrees of freedom (Owen 2013, Monte Carlo theory, methods and examples, ch. 17); the
-    variance is widened by $(t / nR)^2$, see the head of this module (method "student").
+    variance is widened by $(t / nR)^2$, see `gdstab.estimators._limits` (method "student").
 
-    Fewer than 30 hits or 30 misses in all are too few for it: then it is "clopper-pearson" on the pooled counts. For
-    points that are not independent that is no theorem. It rests on their variance, which for scrambled nets
-    is at most a small multiple of the plain one (Owen 1997, SIAM J. Numer. Anal. 34) and in practice below it.
+    Fewer than 30 hits or 30 misses in all (beyond 95 %, than 1.5 times `few_at` the confidence) are too few for it:
+    then it is "clopper-pearson" on the pooled counts. For points that are not independent that is no theorem. It rests
+    on their variance, which for scrambled nets is at most a small multiple of the plain one (Owen 1997, SIAM J. Numer.
+    Anal. 34) and in practice below it.
 
     Parameters
     ----------
@@ -167,67 +157,11 @@ def replicates(hits, n, confidence: float = 0.95) -> Estimate:
     t = special.stdtrit(count - 1, (1 + check_confidence(confidence)) / 2)
     value, variance = hits.sum(axis=-1) / total, hits.var(axis=-1, ddof=1) * count / total**2
     half = t * np.sqrt(variance + (t / total) ** 2)
-    student = _estimate(value, value - half, value + half, variance, "student")
+    student = estimate(value, value - half, value + half, variance, "student")
     pooled = hits.sum(axis=-1)
     low, high = clopper_pearson_interval(pooled.astype(np.int64), total.astype(np.int64), confidence)
     exact = student._replace(low=low, high=high, method=np.asarray("clopper-pearson"))
-    return _choose(np.minimum(pooled, total - pooled) < FEW_FOR_T, exact, student)
-
-
-def weighted(hit_sums, all_sums, largest, confidence: float = 0.95) -> Estimate:
-    r"""Self-normalised share $\sum_{hits} w_i / \sum_{all} w_i$ of independent samples with importance weights.
-
-    The variance is that of the delta method, $\sum_i w_i^2 (y_i - \hat p)^2 / (\sum_i w_i)^2$ with $y_i$ 1 for a hit
-    and 0 for a miss (Owen 2013, ch. 9), to which $z^2 (w_{max} / \sum_i w_i)^2$ is added, see the head of this module
-    (method "delta"). With fewer than 20 effective hits or misses, $(\sum w)^2 / \sum w^2$ over either, it is "gamma",
-    as in `stratified`; that holds down to no hits, as far as no weight in the population exceeds `largest`.
-
-    Parameters
-    ----------
-    hit_sums, all_sums
-        Pairs $(\sum w, \sum w^2)$ over the hits and over all samples; numbers or arrays that broadcast. They can be
-        summed chunk by chunk.
-    largest
-        The largest weight there can be (or, less safe, that was seen).
-
-    Returns
-    -------
-    An `Estimate` of the broadcast shape. `effective_sample_size(*all_sums)` says what the weights cost.
-
-    Raises
-    ------
-    ValueError
-        If sums are negative, not finite, greater for the hits than for all, or contradict `largest`.
-
-    Examples
-    --------
-    >>> estimate = weighted((60.0, 90.0), (200.0, 300.0), largest=2.0)
-    >>> print(estimate.method, f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]")
-    delta 0.3000 [0.2132, 0.3868]
-    """
-    hit, hit2, total, total2, largest = _check_weight_sums(hit_sums, all_sums, largest)
-    confidence = check_confidence(confidence)
-    miss, miss2 = np.maximum(total - hit, 0), np.maximum(total2 - hit2, 0)
-    value, a = hit / total, largest / total
-    variance = (hit2 * (1 - value) ** 2 + miss2 * value**2) / total**2
-    normal = _normal(value, variance, a, confidence, "delta")
-    counts = np.stack([hit, miss])
-    squares = np.stack([hit2, miss2])
-    few = np.min(counts**2 / np.where(counts > 0, squares, 1), axis=0) < FEW
-    low, high = _two_sided_gamma(counts / total, squares / total**2, a, confidence)
-    return _choose(few, normal._replace(low=low, high=high, method=np.asarray("gamma")), normal)
-
-
-def effective_sample_size(sum_w, sum_w2) -> np.ndarray:
-    r"""How many equal weights tell as much as these do, $(\sum w)^2 / \sum w^2$ (Kish 1965, Survey Sampling, 11.7).
-
-    >>> print(effective_sample_size(3.0, 5.0))  # the weights 1 and 2
-    1.8
-    """
-    sum_w, sum_w2 = np.asarray(sum_w, np.float64), np.asarray(sum_w2, np.float64)
-    if not ((sum_w > 0) & (sum_w2 > 0)).all():
-        raise ValueError("expected sums of positive weights and of their squares, got one that is not; pass both > 0")
-    return np.asarray(sum_w**2 / sum_w2)
+    return choose(np.minimum(pooled, total - pooled) < 1.5 * few_at(confidence), exact, student)
 
 
 def _within(hits, n, a):
@@ -249,40 +183,13 @@ def _effective(hits, n, a):
     return np.minimum(*numbers) * (1 + 1e-9)  # 20 hits of equal weight are 20, whatever rounding says
 
 
-def _normal(value, variance, a, confidence, method) -> Estimate:
-    """The normal interval, its variance widened by what one sample may count, `a`, times z, squared."""
-    z = special.ndtri((1 + confidence) / 2)
-    half = z * np.sqrt(variance + (z * a) ** 2)
-    return _estimate(value, value - half, value + half, variance, method)
-
-
-def _estimate(value, low, high, variance, method) -> Estimate:
-    value = np.asarray(value)
-    return Estimate(
-        value, np.maximum(low, 0.0), np.minimum(high, 1.0), np.asarray(np.sqrt(variance)), np.full(value.shape, method)
-    )
-
-
 def _two_sided_gamma(sums, squares, a, confidence) -> Interval:
     """Fay and Feuer's interval, of the misses where these are fewer in effect; axis 0 is (hits, misses)."""
-    low, high = _gamma_interval(sums, squares, a, confidence)
+    low, high = gamma_interval(sums, squares, a, confidence)
     counts = sums**2 / np.where(squares > 0, squares, 1)
     flip = counts[1] < counts[0]
     low, high = np.where(flip, 1 - high[1], low[0]), np.where(flip, 1 - low[1], high[0])
     return np.asarray(low.clip(0, 1)), np.asarray(high.clip(0, 1))
-
-
-def _gamma_interval(total, square, a, confidence) -> Interval:
-    """Gamma quantiles with the mean and variance of a weighted count; the upper ones as if one more had been seen."""
-    tail = (1 - confidence) / 2
-    safe, safe2 = np.where(total > 0, total, 1.0), np.where(total > 0, square, 1.0)
-    low = special.gammaincinv(safe**2 / safe2, tail) * safe2 / safe
-    more, more2 = total + a, square + a**2
-    return np.where(total > 0, low, 0.0), special.gammainccinv(more**2 / more2, tail) * more2 / more
-
-
-def _choose(mask, yes: Estimate, no: Estimate) -> Estimate:
-    return Estimate(*(np.where(mask, a, b) for a, b in zip(yes, no, strict=True)))
 
 
 def _check_strata(hits, n, weights, least: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -297,7 +204,7 @@ def _check_strata(hits, n, weights, least: int = 1) -> tuple[np.ndarray, np.ndar
     shares = np.full(strata, 1.0) if weights is None else np.asarray(weights, np.float64)
     if shares.shape != (strata,) or not (np.isfinite(shares) & (shares > 0)).all():
         raise ValueError(
-            f"expected {strata} positive finite weights, one per stratum, got {_brief(weights)}; leave a stratum of "
+            f"expected {strata} positive finite weights, one per stratum, got {brief(weights)}; leave a stratum of "
             "probability 0 out"
         )
     counts, samples = check_counts(hits, n, least=least)
@@ -305,30 +212,3 @@ def _check_strata(hits, n, weights, least: int = 1) -> tuple[np.ndarray, np.ndar
         raise ValueError("expected at least one sample in all strata together, got none; draw some first")
     samples = np.broadcast_to(np.asarray(n, np.float64), (strata,)) if least else samples  # a design is one for all
     return counts, samples, shares / shares.sum()
-
-
-def _check_weight_sums(hit_sums, all_sums, largest) -> tuple[np.ndarray, ...]:
-    try:
-        (hit, hit2), (total, total2) = hit_sums, all_sums
-        given = np.broadcast_arrays(*(np.asarray(one, np.float64) for one in (hit, hit2, total, total2, largest)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"expected pairs (sum of weights, sum of squares) that broadcast, got {_brief(hit_sums)} and "
-            f"{_brief(all_sums)}; pass one pair for the hits and one for all samples"
-        ) from error
-    hit, hit2, total, total2, largest = given
-    slack = 1 + 1e-9  # sums of the same weights in another order differ by rounding
-    fine = np.isfinite(given).all(axis=0) & (np.minimum(hit, hit2) >= 0) & (np.minimum(total, total2) > 0)
-    fine &= (hit <= total * slack) & (hit2 <= total2 * slack) & (total2 <= largest * total * slack)
-    if not fine.all():
-        raise ValueError(
-            f"expected 0 <= sums over the hits <= sums over all samples, and no weight above `largest`, but "
-            f"{int((~fine).sum())} entries break that, the first (hits, squares, all, squares, largest) = "
-            f"{[float(one[~fine][0]) for one in given]}; check what was summed"
-        )
-    return given
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -8,7 +8,7 @@ from scipy import special
 
 Interval: TypeAlias = tuple[np.ndarray, np.ndarray]
 FEW = 20
-"""Fewer hits (or misses) than this, and an exact method takes over from one that leans on the normal law."""
+"""Up to 95 %: fewer hits (or misses), and an exact method takes over from one that leans on the normal law."""
 
 
 class Estimate(NamedTuple):
@@ -105,9 +105,10 @@ def rule_of_three(n, confidence: float = 0.95) -> Interval:
 def plain(hits, n, confidence: float = 0.95) -> Estimate:
     r"""Share of hits among independent samples: Wilson's interval, and Clopper-Pearson's where either count is small.
 
-    Small is below `FEW` = 20 hits or 20 misses. Of a share with $np < 10$ fewer than 4 in 1000 runs see 20 hits, and
-    then both intervals leave the share out: so at 95 % the coverage is that of Clopper-Pearson wherever $np < 10$ or
-    $n(1-p) < 10$, and that of Wilson, never below 93 %, elsewhere. Arguments and errors as in `wilson_interval`.
+    Small is below 20 hits or 20 misses (beyond 95 %, below `few_at` the confidence). Of a share with $np < 10$ fewer
+    than 4 in 1000 runs see 20 hits, and then both intervals leave the share out: so at 95 % the coverage is that of
+    Clopper-Pearson wherever $np < 10$ or $n(1-p) < 10$, and that of Wilson, never below 93 %, elsewhere. Arguments and
+    errors as in `wilson_interval`.
 
     >>> few, many = plain(3, 1000), plain(300, 1000)
     >>> print(few.method, many.method, f"{many.value:.3f} [{many.low:.3f}, {many.high:.3f}]")
@@ -115,9 +116,21 @@ def plain(hits, n, confidence: float = 0.95) -> Estimate:
     """
     score, exact = wilson_interval(hits, n, confidence), clopper_pearson_interval(hits, n, confidence)
     hits, n = check_counts(hits, n)
-    share, few = hits / n, np.minimum(hits, n - hits) < FEW
+    share, few = hits / n, np.minimum(hits, n - hits) < few_at(confidence)
     low, high = (np.where(few, a, b) for a, b in zip(exact, score, strict=True))
     return Estimate(share, low, high, np.sqrt(share * (1 - share) / n), np.where(few, "clopper-pearson", "wilson"))
+
+
+def few_at(confidence: float) -> int:
+    r"""Below how many hits (or misses) an exact method takes over: `FEW` up to 95 %, growing like $z^6$ beyond.
+
+    What skewness adds to an error, relative to it, is of the order of $z^3 / \sqrt{np}$ for a normal quantile z.
+
+    >>> few_at(0.8), few_at(0.95), few_at(0.99), few_at(0.999)
+    (20, 20, 104, 448)
+    """
+    z, usual = (special.ndtri((1 + level) / 2) for level in (confidence, 0.95))
+    return FEW if confidence <= 0.95 else int(np.ceil(FEW * (z / usual) ** 6))
 
 
 def undecided_bounds(

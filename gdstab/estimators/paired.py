@@ -10,12 +10,12 @@ import numpy as np
 from scipy import special
 
 from gdstab.estimators.intervals import (
-    FEW,
     Estimate,
     Interval,
     check_confidence,
     check_counts,
     clopper_pearson_interval,
+    few_at,
 )
 
 
@@ -27,8 +27,9 @@ def paired_difference(n11, n10, n01, n00, confidence: float = 0.95) -> Estimate:
     $$|n_{10} - n_{01} - n \delta| \le z \sqrt{n\,(2 \tilde q + \delta (1 - \delta))},$$
 
     $\tilde q$ the likeliest $p_{01}$ where $p_{10} = p_{01} + \delta$; at $\delta = 0$ this is McNemar's test (method
-    "tango"). With fewer than 20 discordant samples it is $p_{10}$ less $p_{01}$, end against end, each in its
-    Clopper-Pearson interval at half the error: at least the stated probability (method "clopper-pearson").
+    "tango"). With fewer than `few_at` the confidence (20 at 95 %) discordant samples it is $p_{10}$ less $p_{01}$, end
+    against end, each in its Clopper-Pearson interval at half the error: at least the stated probability (method
+    "clopper-pearson").
 
     Parameters
     ----------
@@ -61,7 +62,7 @@ def paired_difference(n11, n10, n01, n00, confidence: float = 0.95) -> Estimate:
         return _bisect(excess, np.full(n.shape, -1.0), np.full(n.shape, 1.0))
 
     first, second = (_ends(count, n, confidence) for count in (b, c))
-    few = b + c < FEW
+    few = b + c < few_at(confidence)
     low = np.where(few, first[0] - second[1], against(1.0))
     high = np.where(few, first[1] - second[0], against(-1.0))
     error = np.sqrt(np.maximum(b + c - (b - c) ** 2 / n, 0)) / n
@@ -75,11 +76,12 @@ def paired_ratio(n11, n10, n01, n00, confidence: float = 0.95) -> Estimate:
 
     $$|n_{1\cdot} - \varphi\, n_{\cdot 1}| \le z \sqrt{n\, \varphi\, (\tilde p_{10} + \tilde p_{01})},$$
 
-    the two the likeliest where $p_1 = \varphi p_2$ (method "nam-blackwelder"). With fewer than 20 discordant samples or
-    20 hits in either share it is $(1 - q_{01}) / (1 - q_{10})$, end against end, each $q$, the share among samples hit
-    at least once, in its Clopper-Pearson interval at half the error: at least the stated probability (method
-    "clopper-pearson"). Samples that were never hit say nothing; if there are no others, the value is NaN and
-    the interval (0, inf). Arguments and errors as in `paired_difference`; the standard error is the delta method's.
+    the two the likeliest where $p_1 = \varphi p_2$ (method "nam-blackwelder"). With fewer than `few_at` the confidence
+    (20 at 95 %) discordant samples, or hits in either share, it is $(1 - q_{01}) / (1 - q_{10})$, end against end, each
+    $q$, the share among samples hit at least once, in its Clopper-Pearson interval at half the error: at least the
+    stated probability (method "clopper-pearson"). Samples that were never hit say nothing; if there are no others, the
+    value is NaN and the interval (0, inf). Arguments and errors as in `paired_difference`; the standard error is the
+    delta method's.
 
     Examples
     --------
@@ -91,7 +93,7 @@ def paired_ratio(n11, n10, n01, n00, confidence: float = 0.95) -> Estimate:
     confidence = check_confidence(confidence)
     z = special.ndtri((1 + confidence) / 2)
     m, first, second = a + b + c, a + b, a + c
-    few = (b + c < FEW) | (np.minimum(first, second) < FEW)
+    few = (b + c < few_at(confidence)) | (np.minimum(first, second) < few_at(confidence))
 
     def against(sign):
         def excess(log_ratio):

@@ -17,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from gdstab import _arguments as arguments
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count, check_loss, check_positive
@@ -39,6 +40,7 @@ class Splitting(NamedTuple):
     multipliers: np.ndarray  # [n], those of E^u first, by modulus, largest first
 
 
+@arguments.closed_form()
 def splitting(matrix, *, tol: float | None = None) -> Splitting:
     r"""Split space by the eigenvalues of a matrix: $|\mu| \le 1 + \mathrm{tol}$, and the rest.
 
@@ -239,6 +241,7 @@ def cut_off(x: Float[Array, " n"], radius: Scalar | float) -> Float[Array, " n"]
     return x * jnp.where(between, jax.nn.sigmoid(3 / (safe - 1) - 3 / (4 - safe)), jnp.where(z <= 1, 1, 0))
 
 
+@arguments.closed_form(loss=arguments.function)
 def centre_stable(
     rule,
     loss: LossFn,

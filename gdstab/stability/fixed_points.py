@@ -10,6 +10,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -23,6 +24,7 @@ class FixedPoint(NamedTuple):
     residual: float  # length of what one update still moves
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
 def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | None = None) -> State:
     r"""The fixed point of the whole map above the critical point `theta`: momentum at rest, counters at their limit.
 
@@ -68,6 +70,7 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     return state
 
 
+@arguments.closed_form(loss=arguments.function, guess=arguments.finite_parameters)
 def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: float | None = None) -> FixedPoint:
     r"""The fixed point of the whole map near `guess`, parameters and momentum together; runs on the host.
 

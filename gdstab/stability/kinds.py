@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int8, Int32
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, Theta
@@ -39,6 +40,9 @@ class Stability(enum.IntEnum):
     UNSTABLE = 2
 
 
+@arguments.closed_form(
+    loss=arguments.function, theta=arguments.parameters, tol=arguments.tolerance, loss_tol=arguments.tolerance
+)
 def classify(
     loss: LossFn, theta: Theta, *, tol: Scalar | float | None = None, loss_tol: Scalar | float = 1e-10
 ) -> Classification:
@@ -110,6 +114,13 @@ def _goes_below_zero(loss, theta):
     return jnp.any(found < -256 * jnp.finfo(theta.dtype).eps * scale)
 
 
+@arguments.closed_form(
+    loss=arguments.function,
+    theta=arguments.parameters,
+    step_size=arguments.positive,
+    tol=arguments.tolerance,
+    loss_tol=arguments.tolerance,
+)
 def lyapunov_stable(
     loss: LossFn,
     theta: Theta,
@@ -136,6 +147,9 @@ def lyapunov_stable(
     return jnp.where(unstable, Stability.UNSTABLE, decided).astype(jnp.int8)
 
 
+@arguments.closed_form(
+    loss=arguments.function, theta=arguments.finite_parameters, step_size=arguments.positive, tol=arguments.tolerance
+)
 def center_stable_dimension(
     loss: LossFn, theta: Theta, step_size: Scalar | float, tol: Scalar | float | None = None
 ) -> Int32[Array, ""]:

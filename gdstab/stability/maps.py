@@ -8,6 +8,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
@@ -22,6 +23,7 @@ def check_autonomous(rule) -> None:
         )
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def jacobian(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
 ) -> Float[Array, "n n"]:
@@ -58,6 +60,7 @@ def jacobian(
     return staged(slope, flat, step_size)
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def multipliers(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
 ) -> Complex[Array, " n"]:
@@ -84,6 +87,7 @@ def multipliers(
     return staged(_sorted_eigenvalues, matrix)
 
 
+@arguments.closed_form(loss=arguments.function, step_size=arguments.positive)
 def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float) -> Scalar:
     """The largest modulus of the `multipliers`; in an isolated fixed point, the rate at which nearby orbits converge.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._numerics import length, rank_tolerance
 from gdstab._staging import one_by_one, staged
@@ -24,6 +25,7 @@ class Determinant(NamedTuple):
     log_abs: Scalar
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters, step_size=arguments.positive)
 def jacobian_determinant(loss: LossFn, theta: Theta, step_size: Scalar | float) -> Determinant:
     r"""$\det(I - \eta \nabla^2 L(\theta))$ by `slogdet`; the map is locally invertible where it is not zero.
 
@@ -66,6 +68,7 @@ class _PlaneHeight(eqx.Module):
         return jnp.where((sign == 0) & jnp.all(jnp.isfinite(H)), 0, height)
 
 
+@arguments.closed_form(loss=arguments.function)
 def singular_set(
     loss: LossFn,
     box,
@@ -146,6 +149,7 @@ class _Factors(eqx.Module):
         return jnp.prod(jnp.sign(factors)), jnp.sum(jnp.log(size)), jnp.min(relative), jnp.sum(1 / relative)
 
 
+@arguments.closed_form(loss=arguments.function, tol=arguments.tolerance)
 def non_singularity(
     loss: LossFn,
     points: Theta,

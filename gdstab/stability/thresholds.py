@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._numerics import rank_tolerance
 from gdstab._types import LossFn, Scalar, State, Theta
@@ -21,6 +22,7 @@ _ROUND = 16
 """Step sizes that are tried in one call: one compilation, and the bracket shrinks by 17 in every round."""
 
 
+@arguments.closed_form(sharpness=arguments.function)
 def threshold_from(sharpness: Callable[[LossFn, Theta], Scalar]) -> Callable[[LossFn, Theta], Scalar]:
     r"""Build `(loss, theta) -> 2 / λ_max` from whatever computes $\lambda_{\max}$ (dense, Lanczos, a formula)."""
 
@@ -32,6 +34,7 @@ def threshold_from(sharpness: Callable[[LossFn, Theta], Scalar]) -> Callable[[Lo
     return threshold
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
 def threshold(loss: LossFn, theta: Theta) -> Scalar:
     r"""$2/\lambda_{\max}(\nabla^2 L(\theta))$: the largest linearly stable step size at a minimum (inf if $\le 0$).
 
@@ -42,6 +45,9 @@ def threshold(loss: LossFn, theta: Theta) -> Scalar:
     return threshold_from(curvature.sharpness)(loss, theta)
 
 
+@arguments.closed_form(
+    loss=arguments.function, theta=arguments.finite_parameters, preconditioner=arguments.finite_parameters
+)
 def preconditioned_sharpness(loss: LossFn, theta: Theta, preconditioner: Theta) -> Scalar:
     r"""$\lambda_{\max}(P^{-1/2} \nabla^2 L P^{-1/2})$ for a diagonal $P > 0$, a tree like `theta`.
 
@@ -65,6 +71,7 @@ class Crossing(NamedTuple):
     width: float  # of the bracket
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
 def threshold_of(
     rule,
     loss: LossFn,

@@ -7,6 +7,7 @@ target 0 and scale $1/(2n)$. The flip is that of $G(x) = x - \eta L'(x)$ at $\et
 
 import enum
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_count, check_positive
 
 
@@ -18,6 +19,7 @@ class Phase(enum.Enum):
     DIVERGENT = "divergent"  # above 4
 
 
+@arguments.closed_form(output=arguments.real, curvature=arguments.real, step_size=arguments.real)
 def catapult_step(output, curvature, step_size, width: int):
     r"""One step of descent in the output $f$ and the curvature $\lambda = (|u|^2 + |v|^2) / n$ alone.
 
@@ -34,6 +36,7 @@ def catapult_step(output, curvature, step_size, width: int):
     return (1 - step_size * curvature + step_size * kick) * output, curvature + kick * (step_size * curvature - 4)
 
 
+@arguments.closed_form()
 def phase(curvature: float, step_size: float) -> Phase:
     r"""The phase by $\eta\lambda$ at the start: lazy below 2, catapult below 4, divergent from there on.
 
@@ -46,6 +49,7 @@ def phase(curvature: float, step_size: float) -> Phase:
     return Phase.LAZY if product < 2 else Phase.CATAPULT if product < 4 else Phase.DIVERGENT
 
 
+@arguments.closed_form(second=arguments.positive, third=arguments.real, fourth=arguments.real)
 def flip_coefficient(second, third, fourth):
     r"""Cubic coefficient $c = (3 L'''^2 - L'' L'''') / (3 L''^2)$ of the flip of descent at a minimum on the line.
 
@@ -60,6 +64,7 @@ def flip_coefficient(second, third, fourth):
     return (3 * third * third - second * fourth) / (3 * second * second)
 
 
+@arguments.closed_form(second=arguments.positive, third=arguments.real, fourth=arguments.real)
 def flip_slope(second, third, fourth):
     r"""Square of the amplitude per unit of $\eta - \eta_0$: $3 L''^3 / (3 L'''^2 - L'' L'''')$.
 

@@ -21,10 +21,14 @@ mean of $\ln (V'/V)$ over $K$: negative for every invariant measure in the ellip
 
 import numpy as np
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_positive
 from gdstab.theory import scalar
 
 
+@arguments.closed_form(
+    theta=arguments.points, step_size=arguments.positive, target=arguments.positive, scale=arguments.positive
+)
 def potential(theta, step_size, target: float = 1.0, scale: float = 0.5):
     r"""$V = |u - v|^K / |E|$ at flat points `[..., 2 d]`, which no step of descent makes larger for $0 < K < 2$.
 
@@ -40,6 +44,9 @@ def potential(theta, step_size, target: float = 1.0, scale: float = 0.5):
     return across ** _reduced(step_size, target, scale) / energy
 
 
+@arguments.closed_form(
+    theta=arguments.points, step_size=arguments.positive, target=arguments.positive, scale=arguments.positive
+)
 def potential_factor(theta, step_size, target: float = 1.0, scale: float = 0.5):
     r"""The factor $|1 + t|^K / (1 + K t + t^2)$ of $V$ in one step: below 1 except on the minima, for $0 < K < 2$.
 

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._types import Scalar
 from gdstab.theory.factorisations import Layers, balanced_factorisation
 from gdstab.theory.linear import Inputs, Map, Targets, reduced_rank_map, truncated_map
 
 
+@arguments.closed_form(target=arguments.matrix, widths=arguments.widths, stretch=arguments.positive)
 def vanishing_eigenvalue_path(target: Map, widths: Sequence[int], stretch: float | Scalar) -> Layers:
     r"""A minimum $\theta(t)$, t = `stretch`, whose least positive Hessian eigenvalue falls like $t^{-2}$.
 
@@ -39,6 +41,7 @@ def vanishing_eigenvalue_path(target: Map, widths: Sequence[int], stretch: float
     return (first, *middle, last)
 
 
+@arguments.closed_form(target=arguments.matrix, widths=arguments.widths, distance=arguments.real)
 def invisible_line(target: Map, widths: Sequence[int], distance: float | Scalar) -> Layers:
     r"""A minimum at `distance` along a line of minima on which the whole Hessian spectrum is constant, h >= 3.
 
@@ -62,6 +65,7 @@ def invisible_line(target: Map, widths: Sequence[int], distance: float | Scalar)
     return tuple(layers)
 
 
+@arguments.closed_form(theta=arguments.layers, scale=arguments.positive)
 def sharpness_bound(theta: Layers, scale: float = 0.5) -> Scalar:
     r"""$2c \max(\lVert W_1 \rVert_2, \lVert W_2 \rVert_2)^2 \le \lambda_{max}$ at a minimum, one hidden layer.
 
@@ -72,6 +76,7 @@ def sharpness_bound(theta: Layers, scale: float = 0.5) -> Scalar:
     return 2 * scale * jnp.maximum(jnp.linalg.norm(W_1, 2), jnp.linalg.norm(W_2, 2)) ** 2
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix, rank=arguments.number)
 def truncation_excess(inputs: Inputs, targets: Targets, rank: int) -> Float[Array, ""]:
     r"""$\lVert Y - [W^*]_r X \rVert^2 - \lVert Y - W_r X \rVert^2 \ge 0$: what [A] Proposition 2, as printed, loses.
 

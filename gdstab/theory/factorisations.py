@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import rounding
 from gdstab._types import LossFn, Scalar
 from gdstab.theory.linear import Map, check_fitted, least_width, pad, truncate
@@ -18,6 +19,9 @@ from gdstab.theory.linear import Map, check_fitted, least_width, pad, truncate
 Layers = tuple[Float[Array, "_ _"], ...]
 
 
+@arguments.closed_form(
+    target=arguments.matrix, widths=arguments.widths, fitted=arguments.indices, key=arguments.random_key
+)
 def balanced_factorisation(
     target: Map, widths: Sequence[int], *, fitted: Sequence[int] | None = None, key: PRNGKeyArray | None = None
 ) -> Layers:
@@ -53,6 +57,7 @@ def _turn(key, layers):
     return tuple(layers)
 
 
+@arguments.closed_form(key=arguments.random_key, widths=arguments.widths, norm=arguments.nonnegative)
 def balanced_initialisation(
     key: PRNGKeyArray, widths: Sequence[int], norm: float | Scalar = 0.2, dtype=float
 ) -> Layers:
@@ -61,6 +66,9 @@ def balanced_initialisation(
     return balanced_factorisation(norm * A / jnp.linalg.norm(A), widths)
 
 
+@arguments.closed_form(
+    key=arguments.random_key, target=arguments.matrix, widths=arguments.widths, spread=arguments.real
+)
 def random_factorisation(key: PRNGKeyArray, target: Map, widths: Sequence[int], spread: float | Scalar = 1.0) -> Layers:
     r"""Random $\theta$ with $W_h \cdots W_1 = [W]_r$ up to rounding, r the least width.
 
@@ -108,11 +116,13 @@ def _solve_first(key, product, widths, spread):
     return (first, *rest)
 
 
+@arguments.closed_form(theta=arguments.layers)
 def balancedness(theta: Layers) -> Layers:
     r"""$C_j = W_{j+1}^T W_{j+1} - W_j W_j^T$, j = 1 .. h-1: conserved by gradient flow ([B] Lemma 2.3)."""
     return tuple(above.T @ above - below @ below.T for below, above in itertools.pairwise(theta))
 
 
+@arguments.closed_form(loss=arguments.function, theta=arguments.layers, step_size=arguments.real)
 def balancedness_step(loss: LossFn, theta: Layers, step_size: float | Scalar) -> Layers:
     r"""The exact change of every $C_j$ in a step of descent: $\eta^2 (G_{j+1}^T G_{j+1} - G_j G_j^T)$, $G = \nabla L$.
 
@@ -121,6 +131,7 @@ def balancedness_step(loss: LossFn, theta: Layers, step_size: float | Scalar) ->
     return tuple(step_size**2 * change for change in balancedness(jax.grad(loss)(theta)))
 
 
+@arguments.closed_form(theta=arguments.layers, scale=arguments.positive)
 def convergence_rate(theta: Layers, scale: float = 0.5) -> float:
     r"""Lower bound $2c\alpha$ on the rate of gradient flow (whitened data, M the error of the product).
 

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import minimize_scalar
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import identity_tolerance, rank_tolerance, rounding
 from gdstab._types import Scalar
 
@@ -46,6 +47,7 @@ def _svd_of_inputs(inputs):
     return U, s, Vt
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix)
 def optimal_map(inputs: Inputs, targets: Targets) -> Float[Array, "d_out d_in"]:
     r"""The least-squares map $W^* = Y X^T (X X^T)^{-1}$.
 
@@ -65,6 +67,7 @@ def optimal_map(inputs: Inputs, targets: Targets) -> Float[Array, "d_out d_in"]:
     return ((jnp.asarray(targets) @ Vt.T) / s[None, :]) @ U.T
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix, rank=arguments.number)
 def reduced_rank_map(inputs: Inputs, targets: Targets, rank: int) -> Float[Array, "d_out d_in"]:
     r"""The best map of rank at most r: $[Y X^T (X X^T)^{-1/2}]_r \, (X X^T)^{-1/2}$ (reduced-rank regression).
 
@@ -86,11 +89,13 @@ def reduced_rank_map(inputs: Inputs, targets: Targets, rank: int) -> Float[Array
     return (truncate(whitened_target, rank) / s[None, :]) @ U.T
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix, rank=arguments.number)
 def truncated_map(inputs: Inputs, targets: Targets, rank: int) -> Float[Array, "d_out d_in"]:
     r"""$[W^*]_r$, as Proposition 2 of paper A prints; unless whitened, it loses to `reduced_rank_map`."""
     return truncate(optimal_map(inputs, targets), rank)
 
 
+@arguments.closed_form(matrix=arguments.matrix, rank=arguments.number)
 def truncate(matrix: Float[Array, "rows cols"], rank: int) -> Float[Array, "rows cols"]:
     """The best approximation of a given rank: the leading singular triplets."""
     U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
@@ -112,6 +117,7 @@ def _warn_without_gap(matrix, rank):
 #
 
 
+@arguments.closed_form(widths=arguments.widths)
 def least_width(widths: Sequence[int]) -> int:
     """The least width r, the largest rank the product can have."""
     if len(widths) < 2 or min(widths) < 1:
@@ -121,11 +127,13 @@ def least_width(widths: Sequence[int]) -> int:
     return min(widths)
 
 
+@arguments.closed_form(widths=arguments.widths)
 def num_parameters(widths: Sequence[int]) -> int:
     r"""$d_\theta = \sum_l d_l d_{l-1}$."""
     return sum(a * b for a, b in itertools.pairwise(widths))
 
 
+@arguments.closed_form(widths=arguments.widths)
 def manifold_dimension(widths: Sequence[int]) -> int:
     r"""$\dim M = d_\theta - r (d_{in} + d_{out} - r)$ with r the least width ([A] Theorem 9); needs rank $W^* \ge r$.
 
@@ -137,6 +145,7 @@ def manifold_dimension(widths: Sequence[int]) -> int:
     return num_parameters(widths) - minimum_inertia(widths)[2]
 
 
+@arguments.closed_form(widths=arguments.widths)
 def minimum_inertia(widths: Sequence[int]) -> tuple[int, int, int]:
     r"""$(n_-, n_0, n_+)$ of the Hessian on M: $r (d_{in} + d_{out} - r)$ positive, the rest zero ([A] Theorem 10).
 
@@ -147,6 +156,7 @@ def minimum_inertia(widths: Sequence[int]) -> tuple[int, int, int]:
     return 0, num_parameters(widths) - positive, positive
 
 
+@arguments.closed_form(sigma_max=arguments.nonnegative, depth=arguments.count, scale=arguments.positive)
 def flattest_sharpness(sigma_max: float | Scalar, depth: int, scale: float = 0.5) -> float:
     r"""$\min_M \lambda_{max} = 2 c h \, \sigma_{max}^{2 - 2/h}$ for whitened data, attained at balanced minima.
 
@@ -156,6 +166,7 @@ def flattest_sharpness(sigma_max: float | Scalar, depth: int, scale: float = 0.5
     return float(2 * scale * depth * sigma_max ** (2 - 2 / depth))
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix, scale=arguments.positive)
 def flattest_sharpness_one_output(inputs: Inputs, targets: Targets, scale: float = 0.5) -> float:
     r"""$\min_M \lambda_{max}$ for any data, h = 2 and $d_{out} = 1$, by one convex search over $t = s^2$.
 
@@ -179,10 +190,14 @@ def flattest_sharpness_one_output(inputs: Inputs, targets: Targets, scale: float
     return float(2 * scale * found.fun * s[0] * size)
 
 
+@arguments.closed_form(
+    inputs=arguments.matrix, targets=arguments.matrix, widths=arguments.widths, scale=arguments.positive
+)
 def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale: float = 0.5) -> float:
     r"""$\eta_C = 2 / \min_M \lambda_{max}$, above which no minimum is linearly stable ([A] Corollary 17, corrected).
 
-    Closed forms exist for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
+    Infinite where targets are orthogonal to the inputs and h > 1: minima are as flat as one wishes. Closed forms exist
+    for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
 
     Raises
     ------
@@ -199,15 +214,22 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
         return 1 / (scale * float(s[0]) ** 2)
     if float(s[0] - s[-1]) <= identity_tolerance(s.dtype) * float(s[0]):
         sigma = jnp.linalg.norm(jnp.asarray(targets) @ Vt.T, 2) / s[0]
-        return 2 / flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2)
+        return _threshold(flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2))
     if depth == 2 and widths[-1] == 1:
-        return 2 / flattest_sharpness_one_output(inputs, targets, scale)
+        return _threshold(flattest_sharpness_one_output(inputs, targets, scale))
     raise ValueError(
         f"no closed form for eta_C with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
         "compute 2 / gdstab.minima.flattest(...).sharpness."
     )
 
 
+def _threshold(sharpness: float) -> float:
+    return 2 / sharpness if sharpness > 0 else math.inf
+
+
+@arguments.closed_form(
+    singular_values=arguments.spectrum, widths=arguments.widths, scale=arguments.positive, fitted=arguments.indices
+)
 def balanced_spectrum(
     singular_values: Float[Array | np.ndarray, " m"],
     widths: Sequence[int],
@@ -250,6 +272,7 @@ def balanced_spectrum(
     return 2 * scale * np.sort(np.concatenate([found, np.zeros(num_parameters(widths) - found.size)]))
 
 
+@arguments.closed_form(fitted=arguments.indices, num_values=arguments.number, rank=arguments.number)
 def check_fitted(fitted: Sequence[int], num_values: int, rank: int) -> None:
     """Refuse a set of singular triplets that the network cannot fit."""
     if len(fitted) > rank or any(not 0 <= i < num_values for i in fitted):
@@ -264,6 +287,7 @@ def check_fitted(fitted: Sequence[int], num_values: int, rank: int) -> None:
 #
 
 
+@arguments.closed_form(matrix=arguments.real)
 def pad(matrix: Float[Array, "rows cols"], shape: tuple[int, int]) -> Float[Array, "_ _"]:
     """Extend by zeros on the right and below."""
     return jnp.zeros(shape, matrix.dtype).at[: matrix.shape[0], : matrix.shape[1]].set(matrix)
@@ -296,6 +320,7 @@ class ReducedData(NamedTuple):
         return bool(error <= identity_tolerance(gram.dtype))
 
 
+@arguments.closed_form(inputs=arguments.matrix, targets=arguments.matrix)
 def reduce_data(inputs: Inputs, targets: Targets) -> ReducedData:
     r"""Reduce the data to a diagonal target: $\lVert Y - W X \rVert^2 = \lVert \Sigma_Y - \bar W \rVert^2 + $ offset.
 

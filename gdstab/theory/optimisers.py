@@ -9,6 +9,8 @@ Hessian $P^{-1/2} \nabla^2 L P^{-1/2}$, $P = \operatorname{diag}(\sqrt\nu + \eps
 import numpy as np
 from jaxtyping import Complex, Float
 
+from gdstab import _arguments as arguments
+
 MOMENTUM = ("heavy-ball", "nesterov", "adam", "adamw")
 """Rules with a momentum: two multipliers to a curvature."""
 ADAPTIVE = ("rmsprop", "adam", "adamw", "adagrad")
@@ -17,6 +19,7 @@ KNOWN = ("descent", *MOMENTUM, "rmsprop", "adagrad")
 """Rules with a closed form; the others (sign descent, Lion, normalised descent) have no derivative at a minimum."""
 
 
+@arguments.closed_form(undefined=True, curvature=arguments.real, beta=arguments.single, weight_decay=arguments.single)
 def threshold(rule: str, curvature, *, beta: float = 0.9, weight_decay: float = 0.0) -> Float[np.ndarray, "..."]:
     r"""The largest linearly stable step size at a minimum whose largest curvature is $\lambda$.
 
@@ -60,6 +63,7 @@ def threshold(rule: str, curvature, *, beta: float = 0.9, weight_decay: float = 
     return np.where(slope < 0, np.nan, found)
 
 
+@arguments.closed_form(step_size=arguments.positive, beta=arguments.single, weight_decay=arguments.single)
 def critical_curvature(
     rule: str, step_size, *, beta: float = 0.9, weight_decay: float = 0.0
 ) -> Float[np.ndarray, "..."]:
@@ -78,6 +82,7 @@ def critical_curvature(
     return np.asarray(one / eta - shift)
 
 
+@arguments.closed_form(nu=arguments.points, eps=arguments.nonnegative)
 def preconditioner(rule: str, nu, eps: float) -> Float[np.ndarray, "..."]:
     r"""The diagonal of $P$ at a second moment $\nu$: $\sqrt\nu + \epsilon$, or $\sqrt{\nu + \epsilon}$ for Adagrad.
 
@@ -94,6 +99,9 @@ def preconditioner(rule: str, nu, eps: float) -> Float[np.ndarray, "..."]:
     return np.asarray(np.sqrt(nu + small) if rule == "adagrad" else np.sqrt(nu) + small)
 
 
+@arguments.closed_form(
+    step_size=arguments.positive, curvature=arguments.real, beta=arguments.single, weight_decay=arguments.single
+)
 def multipliers(
     rule: str, step_size, curvature, *, beta: float = 0.9, weight_decay: float = 0.0
 ) -> Complex[np.ndarray, "... modes"]:

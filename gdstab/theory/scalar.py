@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_box, check_count, check_positive
 from gdstab.theory._clipping import arc_length, ellipse_area, hyperbola_length
 
@@ -32,20 +33,23 @@ class StableMinima(NamedTuple):
     length: float  # of both arcs, inside the box where one is given
 
 
+@arguments.closed_form()
 def critical_step(target: float = 1.0, scale: float = 0.5) -> float:
     r"""The step size $\eta_C = 1 / (2 c a)$ above which every minimum is unstable.
 
     At a minimum the sharpness is $2 c S \ge 4 c a$, with equality for $u = v$, and the threshold is 2 over it (paper A,
-    Appendix B).
+    Appendix B). At the target 0 it is infinite: near the origin minima are as flat as one wishes.
 
     Examples
     --------
     >>> critical_step(target=1.0, scale=1.0)
     0.5
     """
-    return 1.0 / (2.0 * check_positive(scale, "scale") * check_positive(target, "target"))
+    reduced = 2.0 * check_positive(scale, "scale") * _at_least_zero(target, "target")
+    return 1.0 / reduced if reduced > 0 else math.inf
 
 
+@arguments.closed_form(theta=arguments.points, step_size=arguments.real, scale=arguments.positive)
 def local_rate(theta, step_size, scale: float = 0.5):
     r"""The factor $|1 - \eta \lambda|$, $\lambda = 2 c S$, by which distance shrinks per step near the minimum `theta`.
 
@@ -61,6 +65,9 @@ def local_rate(theta, step_size, scale: float = 0.5):
     return abs(1 - step_size * (2 * scale * squares))
 
 
+@arguments.closed_form(
+    theta=arguments.points, step_size=arguments.positive, target=arguments.real, scale=arguments.positive
+)
 def trapping_energy(theta, step_size, target: float = 1.0, scale: float = 0.5):
     r"""The energy $E = S + k a (a - z) - 4/k$, whose sign never changes for $0 < k a < 2$.
 
@@ -79,6 +86,9 @@ def trapping_energy(theta, step_size, target: float = 1.0, scale: float = 0.5):
     return squares + k * target * (target - inner) - 4 / k
 
 
+@arguments.closed_form(
+    theta=arguments.points, step_size=arguments.real, target=arguments.real, scale=arguments.positive
+)
 def energy_factor(theta, step_size, target: float = 1.0, scale: float = 0.5):
     r"""The factor of the exact law $E(\theta') = E(\theta)\,(1 - k^2 (a - z) z)$ for one step of descent.
 
@@ -95,6 +105,9 @@ def energy_factor(theta, step_size, target: float = 1.0, scale: float = 0.5):
     return 1 - k * k * (target - inner) * inner
 
 
+@arguments.closed_form(
+    theta=arguments.points, step_size=arguments.real, target=arguments.real, scale=arguments.positive
+)
 def diagonal_multipliers(theta, step_size, target: float = 1.0, scale: float = 0.5):
     r"""Exact multipliers of $u + v$, $u - v$ and $|u|^2 - |v|^2$ in one step: $1 + k r$, $1 - k r$, $1 - k^2 r^2$.
 
@@ -111,11 +124,14 @@ def diagonal_multipliers(theta, step_size, target: float = 1.0, scale: float = 0
     return 1 + pull, 1 - pull, 1 - pull * pull
 
 
+@arguments.closed_form(theta=arguments.points, target=arguments.real, scale=arguments.positive)
 def largest_converging_step(theta, target: float = 1.0, scale: float = 0.5):
     r"""The largest step size from which `theta` converges to a minimum (almost every point), one per point.
 
-    In $k$ it is $\min(1/a,\ 8 / (S + \sqrt{S^2 + 16 a (a - z)}))$: the smaller of the critical step and the root of
-    $E = 0$. The radicand is at least $(S - 4a)^2$ because $z \le S/2$ (compare Liang and Montufar, arXiv:2509.25351).
+    In $k$ it is $\min(1/|a|,\ 8 / (S + \sqrt{S^2 + 16 a (a - z)}))$: the smaller of the critical step and the root of
+    $E = 0$. The radicand is at least $(S - 4|a|)^2$ because $|z| \le S/2$ (compare Liang and Montufar,
+    arXiv:2509.25351). A target $a < 0$ is $|a|$ after $v \to -v$. At $a = 0$ the critical step is infinite and
+    $4/S$ is left, infinite at the origin, which is a minimum then.
 
     Examples
     --------
@@ -126,10 +142,13 @@ def largest_converging_step(theta, target: float = 1.0, scale: float = 0.5):
     squares, inner = _invariants(theta)
     xp = squares.__array_namespace__()
     radicand = squares * squares + 16 * target * (target - inner)
-    escape = 8 / (squares + xp.sqrt(xp.maximum(radicand, 0 * radicand)))
-    return xp.minimum(escape, 0 * escape + 1 / target) / (2 * scale)
+    extent = squares + xp.sqrt(xp.maximum(radicand, 0 * radicand))
+    nowhere = extent == 0  # nothing moves: the target 0, at the origin
+    escape = xp.where(nowhere, math.inf, 8 / xp.where(nowhere, 1.0, extent))
+    return xp.minimum(escape, xp.zeros_like(squares) + _inverse_size(target)) / (2 * scale)
 
 
+@arguments.closed_form(undefined=True)
 def trapping_ellipse(step_size: float, target: float = 1.0, scale: float = 0.5) -> TrappingEllipse:
     r"""The ellipse $E < 0$: semi-axes $\sqrt{2 (2 \pm k a) / k}$, area $2 \pi \sqrt{4 - k^2 a^2} / k$.
 
@@ -148,6 +167,7 @@ def trapping_ellipse(step_size: float, target: float = 1.0, scale: float = 0.5) 
     return TrappingEllipse(along, across, math.pi * along * across)
 
 
+@arguments.closed_form()
 def ellipse_curve(step_size: float, target: float = 1.0, scale: float = 0.5, num: int = 400) -> np.ndarray:
     """Points on the edge of the trapping ellipse, closed, [num, 2]; empty where nothing is trapped.
 
@@ -164,6 +184,7 @@ def ellipse_curve(step_size: float, target: float = 1.0, scale: float = 0.5, num
     return np.stack([p + q, p - q], axis=-1) / math.sqrt(2)
 
 
+@arguments.closed_form()
 def trapping_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
     """Exact area of the trapping ellipse, or of its part inside a box ((x0, x1), (y0, y1)); 0 where k a >= 2.
 
@@ -180,6 +201,7 @@ def trapping_area(step_size: float, target: float = 1.0, scale: float = 0.5, box
     return ellipse_area(2 * scale * step_size, target, (ellipse.along, ellipse.across), check_box(box, 2))
 
 
+@arguments.closed_form()
 def basin_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> float:
     """Exact area of the points that converge to a minimum: the trapping area for k a <= 1, and 0 beyond.
 
@@ -194,6 +216,7 @@ def basin_area(step_size: float, target: float = 1.0, scale: float = 0.5, box: A
     return trapping_area(step_size, target, scale, box) if reduced <= 1 else 0.0
 
 
+@arguments.closed_form()
 def ellipsoid_volume(dim: int, step_size: float, target: float = 1.0, scale: float = 0.5) -> float:
     r"""Volume of $E < 0$ in $\mathbb{R}^{2d}$: $(\pi^d / d!)\,(4/k)^d\,(1 - k^2 a^2 / 4)^{d/2}$; 0 where $k a \ge 2$.
 
@@ -209,6 +232,7 @@ def ellipsoid_volume(dim: int, step_size: float, target: float = 1.0, scale: flo
     return math.exp(d * math.log(4 * math.pi / k) - math.lgamma(d + 1) + d / 2 * math.log1p(-(reduced**2) / 4))
 
 
+@arguments.closed_form(undefined=True)
 def stable_minima(step_size: float, target: float = 1.0, scale: float = 0.5, box: Any = None) -> StableMinima:
     r"""The stable minima: $|u|^2 + |v|^2 < 1 / (c \eta)$ on $u \cdot v = a$, none at or above the critical step.
 
@@ -233,6 +257,7 @@ def stable_minima(step_size: float, target: float = 1.0, scale: float = 0.5, box
     return StableMinima(2 / k, low, high, hyperbola_length(target, low, high, check_box(box, 2)))
 
 
+@arguments.closed_form()
 def minima_length(box: Any, target: float = 1.0) -> float:
     """Length of the hyperbola of minima x y = target inside a box ((x0, x1), (y0, y1)), both branches.
 
@@ -252,6 +277,18 @@ def _invariants(theta):
     half = theta.shape[-1] // 2
     u, v = theta[..., :half], theta[..., half:]
     return (u * u + v * v).sum(-1), (u * v).sum(-1)
+
+
+def _inverse_size(target):
+    """$1 / |a|$, infinite at 0."""
+    if isinstance(target, int | float):
+        return 1 / abs(target) if target else math.inf
+    xp = target.__array_namespace__()
+    return xp.where(target == 0, math.inf, 1 / xp.where(target == 0, 1.0, abs(target)))
+
+
+def _at_least_zero(value, name):
+    return 0.0 if isinstance(value, int | float) and value == 0 else check_positive(value, name)
 
 
 def _reduced(step_size, target, scale):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import rank_tolerance, rounding
 from gdstab._types import Scalar
 from gdstab.theory.factorisations import Layers, balanced_factorisation
@@ -25,6 +26,7 @@ from gdstab.theory.linear import Map, check_fitted
 SingularValues = Float[Array | np.ndarray, " m"]
 
 
+@arguments.closed_form(widths=arguments.widths)
 def fitted_sets(widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Every set of singular triplets that some critical point fits, the empty one first.
 
@@ -37,11 +39,13 @@ def fitted_sets(widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
         yield from itertools.combinations(range(min(widths[0], widths[-1])), size)
 
 
+@arguments.closed_form(singular_values=arguments.spectrum, fitted=arguments.indices, scale=arguments.positive)
 def critical_value(singular_values: SingularValues, fitted: Sequence[int], scale: float = 0.5) -> float:
     r"""$c \sum_{i \notin S} \sigma_i^2$, any depth ([B] before Proposition 5, where "belonging to S" is printed)."""
     return float(scale * np.sum(np.delete(np.asarray(singular_values), list(fitted)) ** 2))
 
 
+@arguments.closed_form(widths=arguments.widths, num_fitted=arguments.number)
 def stratum_dimension(widths: Sequence[int], num_fitted: int) -> int:
     r"""$d(r) = r^2 + 2 r (d_1 - r) + (d_1 - r) |d_{in} - d_{out}|$, one hidden layer, r = |S|.
 
@@ -52,6 +56,7 @@ def stratum_dimension(widths: Sequence[int], num_fitted: int) -> int:
     return r**2 + 2 * r * (d_1 - r) + (d_1 - r) * abs(d_in - d_out)
 
 
+@arguments.closed_form(singular_values=arguments.spectrum, widths=arguments.widths, fitted=arguments.indices)
 def critical_inertia(
     singular_values: SingularValues, widths: Sequence[int], fitted: Sequence[int]
 ) -> tuple[int, int, int]:
@@ -80,6 +85,13 @@ def critical_inertia(
     return inversions + idle, stratum_dimension(widths, r), positive
 
 
+@arguments.closed_form(
+    key=arguments.random_key,
+    target=arguments.matrix,
+    widths=arguments.widths,
+    fitted=arguments.indices,
+    spread=arguments.real,
+)
 def critical_point(
     key: PRNGKeyArray, target: Map, widths: Sequence[int], fitted: Sequence[int], spread: float | Scalar = 1.0
 ) -> Layers:
@@ -108,6 +120,7 @@ def critical_point(
     return C @ Vt[chosen] + unseen(key_D, d_in - d_out) @ Vt[d_out:], U[:, chosen] @ B
 
 
+@arguments.closed_form(target=arguments.matrix, widths=arguments.widths, num_fitted=arguments.number)
 def nonstrict_saddle(target: Map, widths: Sequence[int], num_fitted: int = 0) -> Layers:
     r"""A saddle without negative Hessian eigenvalue, two or more hidden layers: balanced, S the largest `num_fitted`.
 

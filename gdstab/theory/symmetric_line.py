@@ -7,6 +7,7 @@ Chebyshev cubic: $X = 2 \cos \phi$ moves by $\phi \mapsto 3 \phi + \pi$.
 
 import math
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_positive
 
 PERIOD_TWO = 1.0
@@ -25,6 +26,7 @@ FEIGENBAUM = 4.669201609102990
 """The ratio that the gaps between doublings tend to, in every map of one quadratic maximum (Feigenbaum 1978)."""
 
 
+@arguments.closed_form(position=arguments.real, k=arguments.real)
 def step(position, k):
     r"""One step of descent on the line, $X \mapsto (1 + k) X - X^3$ with $X = \sqrt k\, x$.
 
@@ -36,6 +38,7 @@ def step(position, k):
     return (1 + k) * position - position * position * position
 
 
+@arguments.closed_form(k=arguments.real)
 def fixed_point_multipliers(k):
     r"""Multipliers of the fixed point $X = \sqrt k$: $1 - 2k$ along the line, and 1 across it, along the minima.
 
@@ -47,6 +50,7 @@ def fixed_point_multipliers(k):
     return 1 - 2 * k, 1 + 0 * k
 
 
+@arguments.closed_form()
 def period_two(k: float) -> tuple[float, float]:
     r"""The orbit of period 2 around the fixed point, $X Y = 1$ and $X^2 + Y^2 = 1 + k$, for $k > 1$.
 
@@ -61,6 +65,7 @@ def period_two(k: float) -> tuple[float, float]:
     return 2 / (total + gap), (total + gap) / 2
 
 
+@arguments.closed_form(k=arguments.real)
 def period_two_multipliers(k):
     r"""Multipliers of the orbit of period 2: $9 - 2 (1 + k)^2$ along the line, and $3 - 2k$ across it.
 

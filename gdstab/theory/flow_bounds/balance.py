@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._types import Scalar
 from gdstab._validate import check_count
 from gdstab.theory.factorisations import Layers, balancedness
@@ -20,6 +21,7 @@ from gdstab.theory.factorisations import Layers, balancedness
 Frame = Float[Array, "_ rank"]
 
 
+@arguments.closed_form(layers=arguments.layers)
 def unbalancedness(layers: Layers) -> Scalar:
     r"""$\max_j \lVert W_{j+1}^T W_{j+1} - W_j W_j^T \rVert_{\mathrm{nuclear}}$ ([D] Definition 30).
 
@@ -32,6 +34,7 @@ def unbalancedness(layers: Layers) -> Scalar:
     return jnp.max(jnp.stack(gaps)) if gaps else jnp.zeros((), layers[0].dtype)
 
 
+@arguments.closed_form(layers=arguments.layers)
 def balanced_nearby(layers: Layers) -> Layers:
     r"""A balanced point at a distance of at most $\sqrt{s \hat\epsilon}$, explicitly ([D] Lemma 31, sharpened).
 
@@ -51,6 +54,7 @@ def balanced_nearby(layers: Layers) -> Layers:
     return _compose(sizes, frames)
 
 
+@arguments.closed_form(layers=arguments.layers)
 def balanced_distance(layers: Layers) -> Scalar:
     r"""$\sqrt{s \hat\epsilon}$, the bound on the distance of `balanced_nearby`; inf where none is proved.
 
@@ -69,6 +73,7 @@ def balanced_distance(layers: Layers) -> Scalar:
     return jnp.sqrt(reach * unbalancedness(layers)) if proved else jnp.array(math.inf, layers[0].dtype)
 
 
+@arguments.closed_form(layers=arguments.layers)
 def nearest_balanced(layers: Layers, sweeps: int = 100) -> Layers:
     r"""A balanced point that is nearest among its neighbours: `balanced_nearby` improved, block by block.
 

@@ -13,6 +13,7 @@ Source: [D] Elkabetz and Cohen, section 5 and Appendix G.
 import math
 from typing import NamedTuple
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_count, check_positive
 
 
@@ -27,6 +28,7 @@ class Guarantee(NamedTuple):
     """The largest unbalancedness magnitude that is allowed at the start."""
 
 
+@arguments.closed_form(norm=arguments.single, alignment=arguments.single)
 def flow_time(depth: int, norm: float, alignment: float, accuracy: float) -> float:
     r"""A time at which gradient flow from a balanced start has reached the accuracy ([D] Proposition 14, (21)).
 
@@ -60,6 +62,7 @@ def flow_constants(depth: int) -> tuple[float, float]:
     return 16.0 * n, 6.0 * math.sqrt(n)
 
 
+@arguments.closed_form(norm=arguments.single, alignment=arguments.single, radius=arguments.single)
 def growth_integral(depth: int, norm: float, alignment: float, radius: float, time: float) -> float:
     r"""A bound on $\int_0^t m$ in the tube of radius $\epsilon \le 1/(2n)$ around the flow ([D] Proposition 14, (22)).
 
@@ -79,6 +82,7 @@ def growth_integral(depth: int, norm: float, alignment: float, radius: float, ti
     return drift + 2 * math.log(n / norm) + 2.5 * (n - 1) * (2 + math.log(max(1.0, q)))
 
 
+@arguments.closed_form(norm=arguments.single, alignment=arguments.single)
 def descent_guarantee(depth: int, norm: float, alignment: float, accuracy: float) -> Guarantee:
     r"""Step size and iterations that suffice from a balanced start ([D] Theorem 15, (23) and (24), corrected).
 
@@ -111,6 +115,7 @@ def descent_guarantee(depth: int, norm: float, alignment: float, accuracy: float
     return Guarantee(step, _add_one(time - step))
 
 
+@arguments.closed_form(norm=arguments.single, alignment=arguments.single)
 def unbalanced_guarantee(depth: int, norm: float, alignment: float, accuracy: float) -> Guarantee:
     r"""Unbalancedness, step size and iterations that suffice ([D] Theorem 32, (34) to (36), corrected).
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_positive
 
 Times = Float[Array | np.ndarray, " times"]
@@ -20,6 +21,7 @@ _VAST = 1e200
 """Stands for infinity in exponents, which are subtracted from each other."""
 
 
+@arguments.closed_form(times=arguments.points)
 def exponent(times: Times, growth: OnIntervals) -> Float[np.ndarray, "*batch times"]:
     r"""$\mu(t) = \int_0^t m(t') \, dt'$ at the times of the grid, `growth` being m, [..., intervals].
 
@@ -32,6 +34,7 @@ def exponent(times: Times, growth: OnIntervals) -> Float[np.ndarray, "*batch tim
     return np.concatenate([np.zeros((*growth.shape[:-1], 1)), np.cumsum(growth * lengths, axis=-1)], axis=-1)
 
 
+@arguments.closed_form(times=arguments.points, defect=arguments.real, initial=arguments.real)
 def euler_bound(
     times: Times, growth: OnIntervals, defect: ArrayLike, initial: ArrayLike = 0.0
 ) -> Float[np.ndarray, "*batch times"]:
@@ -67,6 +70,12 @@ def euler_bound(
         return np.exp(_log_bound(times, growth, defect, initial))
 
 
+@arguments.closed_form(
+    times=arguments.points,
+    smoothness=arguments.single,
+    gradient=arguments.single,
+    initial=arguments.nonnegative,
+)
 def descent_bound(
     times: Times,
     growth: OnIntervals,
@@ -93,6 +102,12 @@ def descent_bound(
     return np.where(within, bound, np.inf)
 
 
+@arguments.closed_form(
+    times=arguments.points,
+    smoothness=arguments.single,
+    gradient=arguments.single,
+    initial=arguments.nonnegative,
+)
 def max_step(
     times: Times, growth: OnIntervals, smoothness: float, gradient: float, radius: float, initial: float = 0.0
 ) -> Float[np.ndarray, "*batch"]:
@@ -120,6 +135,7 @@ def max_step(
         return np.asarray(np.maximum(np.min(limits, axis=-1), 0.0))
 
 
+@arguments.closed_form(initial_loss=arguments.single, least_eigenvalue=arguments.single, initial=arguments.nonnegative)
 def max_step_smooth(
     smoothness: float, initial_loss: float, least_eigenvalue: float, radius: float, time: float, initial: float = 0.0
 ) -> float:

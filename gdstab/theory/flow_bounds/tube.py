@@ -15,6 +15,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab import _arguments as arguments
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_count, check_positive
 
@@ -32,6 +33,7 @@ class TubeConstants(NamedTuple):
     r"""The largest norm of the gradient in the ball; $\gamma$ is the maximum over time."""
 
 
+@arguments.closed_form(loss=arguments.function, num_samples=arguments.count, key=arguments.random_key)
 def tube_constants(
     loss: LossFn,
     path: Theta,
@@ -69,6 +71,7 @@ def tube_constants(
     return TubeConstants(*_measure(loss, path, radius, key, num_samples, _extremes if extremes is None else extremes))
 
 
+@arguments.closed_form(values=arguments.points)
 def interval_maxima(values: Float[Array | np.ndarray, "*batch times"]) -> Float[np.ndarray, "*batch intervals"]:
     """The larger of the values at the two ends of each interval.
 

@@ -12,6 +12,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import matmul
 from gdstab._types import Scalar
 from gdstab._validate import check_positive
@@ -19,6 +20,7 @@ from gdstab.theory.hessian_bounds.forms import Columns, Layers, Slopes
 from gdstab.theory.hessian_bounds.sharing import Patterns, Weights, operator_norm
 
 
+@arguments.closed_form(layers=arguments.layers, gradient=arguments.matrix)
 def linear_bound(
     layers: Layers,
     gradient: Float[Array, "d_out d_in"],
@@ -40,6 +42,7 @@ def linear_bound(
     return -_pull(gradient, gradient_norm) * (len(layers) - 1) * _all_but_two(_spectral(layers))
 
 
+@arguments.closed_form(layers=arguments.layers, gradient=arguments.matrix)
 def linear_bound_near_zero(layers: Layers, gradient: Float[Array, "d_out d_in"], radius: float) -> Scalar:
     r"""The same on a flow that began within $\epsilon \le 1/(2n)$ of the origin ([D] Proposition 8, (14)).
 
@@ -62,6 +65,9 @@ def linear_bound_near_zero(layers: Layers, gradient: Float[Array, "d_out d_in"],
     return -(n - 1) * _pull(gradient, "frobenius") * size
 
 
+@arguments.closed_form(
+    layers=arguments.layers, output_gradients=arguments.matrix, inputs=arguments.matrix, slopes=arguments.slopes
+)
 def homogeneous_bound(
     layers: Layers,
     output_gradients: Columns,
@@ -93,6 +99,9 @@ def homogeneous_bound(
     return -_drive(len(layers), output_gradients, inputs, slopes) * _all_but_two(norms)
 
 
+@arguments.closed_form(
+    layers=arguments.layers, output_gradients=arguments.matrix, inputs=arguments.matrix, slopes=arguments.slopes
+)
 def homogeneous_bound_near_zero(
     layers: Layers, output_gradients: Columns, inputs: Columns, radius: float, slopes: Slopes = (1.0, 0.0)
 ) -> Scalar:
@@ -104,6 +113,7 @@ def homogeneous_bound_near_zero(
     return -_drive(n, output_gradients, inputs, slopes) * (jnp.min(_frobenius(layers)) + radius) ** (n - 2)
 
 
+@arguments.closed_form(output_gradients=arguments.matrix, inputs=arguments.matrix, slopes=arguments.slopes)
 def shared_bound(
     patterns: Patterns, weights: Weights, output_gradients: Columns, inputs: Columns, slopes: Slopes = (1.0, 0.0)
 ) -> Scalar:
@@ -116,6 +126,7 @@ def shared_bound(
     return -shared * _drive(len(weights), output_gradients, inputs, slopes) * _all_but_two(_frobenius(weights))
 
 
+@arguments.closed_form(output_gradients=arguments.matrix, inputs=arguments.matrix, slopes=arguments.slopes)
 def shared_bound_near_zero(
     patterns: Patterns,
     weights: Weights,

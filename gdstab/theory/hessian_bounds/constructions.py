@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import as_floats, sum_squares
 from gdstab._types import Scalar
 from gdstab._validate import check_positive
@@ -35,6 +36,7 @@ class ConcavePoint(NamedTuple):
     r"""$\Delta^T \nabla^2 L \Delta / \lVert \Delta \rVert^2$ along it: no less than $\lambda_{\min}$."""
 
 
+@arguments.closed_form(gradient_at_zero=arguments.matrix, widths=arguments.widths)
 def linear_concave_point(
     gradient_at_zero: Num[Array | np.ndarray, "d_out d_in"], widths: Sequence[int], curvature: float
 ) -> ConcavePoint:
@@ -83,6 +85,9 @@ def linear_concave_point(
     return ConcavePoint(tuple(theta), tuple(direction), -c)
 
 
+@arguments.closed_form(
+    output_loss=arguments.function, layers=arguments.layers, inputs=arguments.matrix, slopes=arguments.slopes
+)
 def homogeneous_concave_point(
     output_loss: OutputLoss,
     layers: Layers,
@@ -115,6 +120,7 @@ def homogeneous_concave_point(
     return _rescale(output_loss, lambda theta: outputs(theta, inputs, slopes), layers, targets, curvature)
 
 
+@arguments.closed_form(output_loss=arguments.function, inputs=arguments.matrix, slopes=arguments.slopes)
 def shared_concave_point(
     patterns: Patterns,
     output_loss: OutputLoss,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import matmul
 from gdstab._types import Scalar
 from gdstab.theory.hessian_bounds.sharing import Patterns, Weights, realise
@@ -22,6 +23,9 @@ Slopes = tuple[float, float]
 Columns = Float[Array | np.ndarray, "_ samples"]
 
 
+@arguments.closed_form(
+    layers=arguments.layers, directions=arguments.layers, gradient=arguments.matrix, curvature=arguments.function
+)
 def linear_form(
     layers: Layers,
     directions: Layers,
@@ -52,6 +56,13 @@ def linear_form(
     return curvature(first) + 2 * jnp.sum(gradient * second)
 
 
+@arguments.closed_form(
+    layers=arguments.layers,
+    directions=arguments.layers,
+    inputs=arguments.matrix,
+    output_gradients=arguments.matrix,
+    output_hessians=arguments.real,
+)
 def gated_form(
     layers: Layers,
     directions: Layers,
@@ -74,6 +85,7 @@ def gated_form(
     return (convex + 2 * jnp.sum(jnp.asarray(output_gradients) * second)) / inputs.shape[1]
 
 
+@arguments.closed_form(inputs=arguments.matrix, output_gradients=arguments.matrix, output_hessians=arguments.real)
 def shared_form(
     patterns: Patterns,
     weights: Weights,
@@ -91,6 +103,7 @@ def shared_form(
     return gated_form(layers, moves, gates, inputs, output_gradients, output_hessians)
 
 
+@arguments.closed_form(layers=arguments.layers, inputs=arguments.matrix, slopes=arguments.slopes)
 def activation_gates(layers: Layers, inputs: Columns, slopes: Slopes = (1.0, 0.0)) -> Gates:
     r"""The slope of every hidden neuron on every sample: $\alpha$ where its input is positive, else $\bar\alpha$."""
     gates, value = [], jnp.asarray(inputs)
@@ -101,6 +114,7 @@ def activation_gates(layers: Layers, inputs: Columns, slopes: Slopes = (1.0, 0.0
     return tuple(gates)
 
 
+@arguments.closed_form(layers=arguments.layers, inputs=arguments.matrix, slopes=arguments.slopes)
 def outputs(layers: Layers, inputs: Columns, slopes: Slopes = (1.0, 0.0)) -> Float[Array, "d_out samples"]:
     r"""$W_n \sigma(W_{n-1} \cdots \sigma(W_1 x))$ for every sample ([D] (8)).
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_count
 
 Pattern = Int[np.ndarray, "_ _"]
@@ -17,6 +18,7 @@ Patterns = tuple[Pattern, ...]
 Weights = tuple[Float[Array, " _"], ...]
 
 
+@arguments.closed_form()
 def realise(patterns: Patterns, weights: Weights) -> tuple[Float[Array, "_ _"], ...]:
     """The matrices that the weights make.
 
@@ -31,6 +33,7 @@ def realise(patterns: Patterns, weights: Weights) -> tuple[Float[Array, "_ _"], 
     )
 
 
+@arguments.closed_form(pattern=arguments.pattern)
 def operator_norm(pattern: Pattern) -> float:
     r"""$\max_w \lVert W(w) \rVert_F / \lVert w \rVert_2$: the root of how often the most frequent coordinate occurs.
 
@@ -52,6 +55,7 @@ def operator_norm(pattern: Pattern) -> float:
     return math.sqrt(np.bincount(used).max()) if used.size else 0.0
 
 
+@arguments.closed_form(rows=arguments.count, columns=arguments.count)
 def dense_pattern(rows: int, columns: int) -> Pattern:
     """A coordinate for each entry.
 
@@ -61,6 +65,7 @@ def dense_pattern(rows: int, columns: int) -> Pattern:
     return np.arange(rows * columns).reshape(rows, columns)
 
 
+@arguments.closed_form()
 def convolution_pattern(length: int, kernel: int, stride: int = 1, channels: tuple[int, int] = (1, 1)) -> Pattern:
     r"""A convolution in one dimension without padding, from `length` positions; `channels` are (inputs, outputs).
 

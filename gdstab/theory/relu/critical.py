@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gdstab import _arguments as arguments
 from gdstab._types import Theta
 from gdstab.theory.relu.levels import level
 from gdstab.theory.relu.neurons import (
@@ -39,6 +40,7 @@ class CriticalType(enum.IntEnum):
     UNMATCHED = 7  # critical to the tolerance, and none of these: tighten it, or descend further
 
 
+@arguments.closed_form(leak=arguments.single)
 def is_critical(
     theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0, tol: float | None = None
 ) -> np.ndarray:
@@ -60,6 +62,7 @@ def is_critical(
     return np.asarray((steepness <= tol * scale) & ~pinned)
 
 
+@arguments.closed_form(leak=arguments.single)
 def classify(
     theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0, tol: float | None = None
 ) -> np.ndarray:
@@ -117,6 +120,7 @@ def classify(
     )
 
 
+@arguments.closed_form(leak=arguments.single)
 def escape_direction(
     theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0, tol: float | None = None
 ) -> tuple[float, np.ndarray]:

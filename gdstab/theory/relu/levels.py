@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_count
 from gdstab.theory.relu.neurons import UNIT, check_affine, check_interval
 
@@ -17,6 +18,7 @@ NO_LEVEL = -2
 """`match_levels`: the loss lies on no level; most likely descent had not converged."""
 
 
+@arguments.closed_form()
 def level(kinks: int, *, interval: Any = UNIT, target: Any = UNIT) -> float:
     r"""$f'^2 (\beta - \alpha)^3 / (12 (n+1)^4)$, n = `kinks` even; n = 0 is the best constant.
 
@@ -32,6 +34,7 @@ def level(kinks: int, *, interval: Any = UNIT, target: Any = UNIT) -> float:
     return slope**2 * (beta - alpha) ** 3 / (12 * (kinks + 1) ** 4)
 
 
+@arguments.closed_form()
 def levels(neurons: int, *, interval: Any = UNIT, target: Any = UNIT) -> dict[int, float]:
     """The level of every n = 0, 2, 4, ... <= N, from the highest down; a global minimum (0) is not among them.
 
@@ -44,6 +47,7 @@ def levels(neurons: int, *, interval: Any = UNIT, target: Any = UNIT) -> dict[in
     return {kinks: level(kinks, interval=interval, target=target) for kinks in range(0, neurons + 1, 2)}
 
 
+@arguments.closed_form()
 def threshold(neurons: int, *, interval: Any = UNIT, target: Any = UNIT) -> float:
     r"""A limiting loss below this is zero, for almost all step sizes and starts ([C] Theorem 1.2).
 
@@ -60,6 +64,7 @@ def threshold(neurons: int, *, interval: Any = UNIT, target: Any = UNIT) -> floa
     return level(neurons - 1 if neurons % 2 else neurons - 2, interval=interval, target=target)
 
 
+@arguments.closed_form(rtol=arguments.single)
 def match_levels(
     losses: Any, neurons: int, *, interval: Any = UNIT, target: Any = UNIT, rtol: float = 1e-6
 ) -> np.ndarray:
@@ -82,6 +87,7 @@ def match_levels(
     return np.asarray(matched)
 
 
+@arguments.closed_form(x=arguments.real)
 def realisation_at_level(kinks: int, x: Any, *, interval: Any = UNIT, target: Any = UNIT) -> np.ndarray:
     r"""The function that every critical point of a level realises, at x in $[\alpha, \beta]$ ([C] Prop. 4.5 (iv)).
 

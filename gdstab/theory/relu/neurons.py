@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import polynomial
 
+from gdstab import _arguments as arguments
 from gdstab._numerics import tolerance
 from gdstab._types import Theta
 from gdstab._validate import check_box
@@ -47,6 +48,7 @@ class Parameters(NamedTuple):
     c: np.ndarray
 
 
+@arguments.closed_form()
 def split_parameters(theta: Theta) -> Parameters:
     """The parts (w, b, v, c) of flat parameters [..., 3N + 1], or of a tuple of four arrays.
 
@@ -85,6 +87,7 @@ def split_parameters(theta: Theta) -> Parameters:
     return Parameters(w, b, v, c)
 
 
+@arguments.closed_form(w=arguments.points, b=arguments.points, v=arguments.points, c=arguments.real)
 def join_parameters(w: Any, b: Any, v: Any, c: Any) -> np.ndarray:
     """Flat parameters [..., 3N + 1] from the four parts; undoes `split_parameters`."""
     return np.concatenate([w, b, v, np.asarray(c)[..., None]], axis=-1)
@@ -141,6 +144,7 @@ def default_tolerance(theta: Theta, tol: float | None = None) -> float:
     return tolerance(dtype if jnp.issubdtype(dtype, jnp.floating) else np.float64, 1.0)
 
 
+@arguments.closed_form(undefined=True)
 def breakpoints(theta: Theta) -> np.ndarray:
     r"""$t_j = -b_j / w_j$, where neuron j has its kink; nan where $w_j = 0$. Shape [..., N]."""
     w, b, _, _ = split_parameters(theta)
@@ -148,6 +152,7 @@ def breakpoints(theta: Theta) -> np.ndarray:
         return np.divide(-b, w, out=np.full(w.shape, np.nan), where=w != 0)
 
 
+@arguments.closed_form()
 def neuron_types(theta: Theta, *, interval: Any = UNIT, tol: float | None = None) -> np.ndarray:
     r"""The `NeuronType` of every neuron, as integers of shape [..., N].
 
@@ -186,11 +191,13 @@ def neuron_types(theta: Theta, *, interval: Any = UNIT, tol: float | None = None
     )
 
 
+@arguments.closed_form()
 def is_flat(theta: Theta, *, tol: float | None = None) -> np.ndarray:
     r"""Whether $|v_j| \le tol$, shape [..., N]: the neuron adds nothing, whatever its type."""
     return np.abs(split_parameters(theta).v) <= default_tolerance(theta, tol)
 
 
+@arguments.closed_form(x=arguments.real, leak=arguments.single)
 def realise(theta: Theta, x: Any, *, leak: Any = 0.0) -> np.ndarray:
     r"""$N_\theta(x)$ at the points x [P], shape [..., P].
 
@@ -204,6 +211,7 @@ def realise(theta: Theta, x: Any, *, leak: Any = 0.0) -> np.ndarray:
     return c[..., None] + np.sum(v[..., None] * np.maximum(z, check_leak(leak) * z), axis=-2)
 
 
+@arguments.closed_form(leak=arguments.single)
 def leaky_reduction(theta: Theta, leak: Any) -> np.ndarray:
     r"""$P(w, b, v, c) = (w, -w, b, -b, v, -\zeta v, c)$: the leaky network as a ReLU network of 2N neurons ([C] 5).
 
@@ -219,6 +227,7 @@ def leaky_reduction(theta: Theta, leak: Any) -> np.ndarray:
     return join_parameters(*(np.concatenate(pair, -1) for pair in ((w, -w), (b, -b), (v, -leak * v))), c)
 
 
+@arguments.closed_form()
 def invariants(theta: Theta) -> np.ndarray:
     r"""$w_j^2 + b_j^2 - v_j^2$, shape [..., N]: conserved by gradient flow, for any target and leak ([C] 4.3).
 
@@ -228,6 +237,7 @@ def invariants(theta: Theta) -> np.ndarray:
     return w**2 + b**2 - v**2
 
 
+@arguments.closed_form(step_size=arguments.real)
 def invariants_step(gradient: Theta, step_size: Any) -> np.ndarray:
     r"""The exact change of every invariant in a step of descent: $\eta^2 (G_{w_j}^2 + G_{b_j}^2 - G_{v_j}^2)$.
 

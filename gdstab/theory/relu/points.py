@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gdstab import _arguments as arguments
 from gdstab._validate import check_count
 from gdstab.theory.relu.neurons import UNIT, check_affine, check_interval, join_parameters
 
@@ -16,6 +17,7 @@ ROLES = ("inactive", "semi-inactive-", "semi-inactive0", "semi-inactive+", "semi
 r"""What a neuron without a breakpoint inside may be; the sign is that of $f' v_j w_j$, the last two are flat."""
 
 
+@arguments.closed_form(key=arguments.random_key)
 def critical_point(
     pattern: Sequence[int | str], *, interval: Any = UNIT, target: Any = UNIT, key: Any = None
 ) -> np.ndarray:
@@ -67,6 +69,7 @@ def critical_point(
     return join_parameters(w, b, v, offset + slope * (alpha + beta) / 2)
 
 
+@arguments.closed_form(key=arguments.random_key)
 def global_minimum(
     neurons: int, *, pairs: int = 0, interval: Any = UNIT, target: Any = UNIT, key: Any = None
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import polynomial
 
+from gdstab import _arguments as arguments
 from gdstab._types import Theta
 from gdstab.theory.relu.neurons import (
     UNIT,
@@ -28,6 +29,7 @@ LANES = 2**10
 """Lanes at a time: few enough that the arrays, lanes times the square of the number of neurons, stay in cache."""
 
 
+@arguments.closed_form(leak=arguments.single)
 def risk(theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0) -> np.ndarray:
     r"""$L(\theta)$ for a polynomial target, coefficients lowest first; the shape is that of the lanes.
 
@@ -44,6 +46,7 @@ def risk(theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 
     return _over_lanes(value, theta, interval, target, leak)
 
 
+@arguments.closed_form(leak=arguments.single)
 def gradient(theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0) -> np.ndarray:
     r"""A generalised gradient G, flat as theta: the partial derivatives where they exist ([C] 4), else zero.
 
@@ -52,6 +55,7 @@ def gradient(theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: An
     return _over_lanes(_gradient, theta, interval, target, leak)
 
 
+@arguments.closed_form(leak=arguments.single)
 def risk_and_steepness(
     theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -75,6 +79,7 @@ def risk_and_steepness(
     return np.asarray(loss), np.asarray(steepness), np.asarray(scale)
 
 
+@arguments.closed_form(leak=arguments.single)
 def modified_hessian(
     theta: Theta, *, interval: Any = UNIT, target: Any = UNIT, leak: Any = 0.0, tol: float | None = None
 ) -> np.ndarray:
