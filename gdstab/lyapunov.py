@@ -16,6 +16,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab._compiling import jit
+from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count
@@ -224,15 +226,13 @@ def _check(rule: UpdateRule, state: State) -> int:
 
 
 def _run(advance: Callable, cut: Plan, rule: UpdateRule, loss: LossFn, carry, step_size) -> Average:
-    """Jitted; the floats of a loss are traced, so that a sweep over them compiles once."""
-    arrays, static = eqx.partition(loss, lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(carry[0], eqx.is_inexact_array)))
-    return _accumulate(advance, cut, rule, static, arrays, carry, jnp.asarray(step_size, dtype))
+    return _accumulate(advance, cut, rule, loss, carry, jnp.asarray(step_size, dtype))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _accumulate(advance, cut, rule, static, arrays, carry, step_size) -> Average:
-    step = partial(advance, rule, eqx.combine(arrays, static), step_size)
+@partial(jit, traced=is_number)  # the floats of a loss too, so that a sweep over them compiles once
+def _accumulate(advance, cut, rule, loss, carry, step_size) -> Average:
+    step = partial(advance, rule, loss, step_size)
     carry, _ = lax.scan(lambda carry, _: (step(carry)[0], None), carry, length=cut.discard)
 
     def block(carry, _):

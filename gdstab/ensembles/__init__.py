@@ -16,10 +16,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from gdstab._compiling import Use
+from gdstab._identity import is_number
 from gdstab._types import LossFn
-from gdstab._validate import check_step_sizes
-from gdstab.ensembles._examining import needs_the_cpu, one_point
-from gdstab.ensembles._kernel import LaneLoss, Static
+from gdstab._validate import check_count, check_step_sizes
+from gdstab.ensembles._examining import check_system, one_point, runs_by_itself
+from gdstab.ensembles._kernel import LaneLoss, Static, System
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
@@ -183,6 +185,10 @@ def iter_run(
 
 
 def _tiles_in_order(job: Job, ranges: list[tuple[int, int]]) -> Iterator[Tile]:
+    if job.alone:  # nothing runs while the caller is at work, who may call what this would wait for
+        with job.pool:
+            yield from (run_tile(job, *span) for span in ranges)
+        return
     with job.pool, worker_pool(2) as ahead:
         waiting = [ahead.submit(run_tile, job, *span) for span in ranges[:2]]
         for span in [*ranges[2:], *([None] * min(2, len(ranges)))]:
@@ -216,39 +222,41 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     """Validate everything once on the host, and lay out the work."""
     if unknown := keep - {"theta", "loss", "state"}:
         raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(unknown)}.")
-    if block is not None and block < 1:
-        raise ValueError(f"`block` must be a positive number of lanes, but got {block}.")
+    block = None if block is None else check_count(block, "block")
     num_points, shape, points = _layout(initial, step_sizes, product)
-    one = one_point(points)
+    fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
+    source = points if is_source(points) else None
+    use = Use(System(rule, LaneLoss(loss, float(getattr(loss, "loss_floor", 0.0))), fixed, source), is_number)
+    one = one_point(use, points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
     check_range(stopping, dtype)
-    alone = needs_the_cpu(loss, points, one)
+    state = check_system(use, one, dtype)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
     block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
-    state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), dtype))
     together = getattr(loss, "lanes_together", 32)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
-    fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation
-    floored = LaneLoss(loss, np.asarray(getattr(loss, "loss_floor", 0.0), dtype))
-    arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
     want_state = bool(keep & {"theta", "state"}) or not feed.can_take
-    static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
+    static = Static(tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
+    numbers = jax.device_put(use.numbers, devices[0] if len(devices) == 1 else None)
+    alone = runs_by_itself(use, numbers, static, feed, one, devices[0].platform)
     job = Job(
+        use=use,
         static=static,
-        arrays=jax.device_put(arrays, devices[0] if len(devices) == 1 else None),
+        numbers=numbers,
         feed=feed,
         tuning=tuning,
         point=one,
         state=state,
         devices=devices,
-        max_steps=int(stopping.max_steps),
+        max_steps=stopping.max_steps,
         keep=keep,
         progress=progress,
         pool=worker_pool(1 if alone else tuning.workers),
         turns=itertools.count(),
         lock=threading.Lock(),
+        alone=alone,
     )
     return job, total

@@ -5,12 +5,14 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import lax
 
-from gdstab.ensembles._tuning import all_equations, calls_lapack, cores, worker_pool
+from gdstab._compiling import Use
+from gdstab._guard import all_equations, runs_alone, turn
+from gdstab._identity import is_any_array
+from gdstab.ensembles._tuning import cores, worker_pool
 from gdstab.sampling import GROUP
 
 SMALLEST_ROW = 1024
@@ -79,7 +81,7 @@ class Feed(NamedTuple):
             step_size = self.step_sizes[lane if self.paired else lane // self.num_points]
         if is_source(self.initial):
             group, offset = divmod(first, GROUP)
-            return self.initial, (np.int32(group), np.int32(offset)), step_size
+            return None, (np.int32(group), np.int32(offset)), step_size
         if self.by_rows:
             points = _take(self.initial, slice(first, first + len(lane)))
             return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, step_size
@@ -150,30 +152,42 @@ def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | N
     total = leaves[0].shape[0]
     if total == 0:
         raise ValueError("`points` is empty: expected at least one point along the leading axis.")
-    arrays, static = eqx.partition(fn, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
-    equations = all_equations(fn, one)
-    chunk = chunk or max(2**28 // _working_bytes(equations), 1)
-    workers = 1 if jax.default_backend() != "cpu" or calls_lapack(equations) else cores()
+    use = Use(fn, is_any_array)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+    leaves, structure = jax.tree.flatten(shapes)
+    needed = "needs", structure, *leaves, jax.config.jax_enable_x64
+    bytes_each, alone = use.entry.once(needed, lambda: _needs(use, shapes))
+    chunk = chunk or max(2**28 // bytes_each, 1)
+    workers = 1 if jax.default_backend() != "cpu" or alone else cores()
     chunk = min(chunk, -(-total // workers))
     block = min(block or getattr(fn, "points_together", None) or chunk, chunk)
     chunk = -(-chunk // block) * block
+    mapped = use.entry.once(("map", block), lambda: jax.jit(partial(use.entry.slot.trace, partial(_mapped, block))))
 
     def part(start):
         rows = np.minimum(np.arange(start, start + chunk), total - 1)
-        return _take(_mapped(static, block, arrays, _take(points, rows)), slice(total - start))
+        with turn(alone):
+            return _take(mapped(use.numbers, _take(points, rows)), slice(total - start))
 
-    with worker_pool(workers) as pool:
-        parts = list(pool.map(part, range(0, total, chunk)))
+    if workers == 1:
+        parts = [part(start) for start in range(0, total, chunk)]
+    else:
+        with worker_pool(workers) as pool:
+            parts = list(pool.map(part, range(0, total, chunk)))
     return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _mapped(static, block, arrays, points):
-    fn = eqx.combine(arrays, static)
+def _mapped(block, fn, points):
     if jax.tree.leaves(points)[0].shape[0] == block:
         return jax.vmap(fn)(points)
     return lax.map(fn, points, batch_size=None if block == 1 else block)
+
+
+def _needs(use: Use, one) -> tuple[int, bool]:
+    """Bytes that a function works with at one point, and whether it must run alone."""
+    traced = jax.make_jaxpr(partial(use.entry.slot.trace, lambda fn, *args: fn(*args)))(use.numbers, one)
+    equations = all_equations(traced)
+    return _working_bytes(equations), runs_alone(equations)
 
 
 def _working_bytes(equations) -> int:

@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Int8
 
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_count, check_loss, check_one_dtype, check_positive, check_step_sizes
@@ -325,6 +326,6 @@ def _apart(a, b):
     return jnp.where(jnp.isnan(gaps), jnp.inf, jnp.sqrt(gaps))
 
 
-@eqx.filter_jit
+@jit
 def _run(march, theta0):
     return march(theta0)

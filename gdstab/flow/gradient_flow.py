@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_loss, check_one_dtype, check_positive, is_concrete
@@ -170,7 +171,7 @@ def gradient_flow(
     return follow(loss, theta0, zero, time, method, times=times, observe=observe, until=until, dense=dense)
 
 
-@eqx.filter_jit
+@jit
 def follow(
     loss: LossFn, theta: Theta, start: Scalar, stop: Scalar, method: Method, *,
     times: Float[Array, " times"] | None = None, observe: Callable | None = None, until: Callable | None = None,
@@ -256,7 +257,7 @@ class _From(eqx.Module):
         return gradient_flow(self.loss, theta, self.time, **dict(self.settings))
 
 
-@eqx.filter_jit
+@jit
 def _vmapped(one, starts):
     return jax.vmap(one)(starts)
 

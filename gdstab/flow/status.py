@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int8
 
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Theta
 
@@ -67,8 +68,13 @@ def diagnose(loss: LossFn, flow) -> str:
     return f"{status.name} at time {time:.3g} after {steps} steps, norm {norm:.2g}: {said}"
 
 
+@jit
+def _sharpness(loss, theta):
+    return curvature.sharpness(loss, theta)
+
+
 def _stall(loss, flow, step):
-    sharpness = float(jax.jit(lambda theta: curvature.sharpness(loss, theta))(flow.theta))
+    sharpness = float(_sharpness(loss, flow.theta))
     ratio = step * sharpness
     means = f"mean step {step:.2g} = {ratio:.2g}/lambda_max"
     if ratio > STABILITY_LIMIT / 5:

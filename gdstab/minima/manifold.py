@@ -11,6 +11,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab._compiling import jit
 from gdstab._numerics import tolerance
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_theta
@@ -46,7 +47,7 @@ def _evaluate(residual, unravel, x):
     return ravel_pytree(residual(unravel(x)))[0]
 
 
-@eqx.filter_jit
+@jit
 def jacobian(r: Callable, x: Point) -> Float[Array, "outputs n"]:
     """The Jacobian of the residual, at full matmul precision."""
     with jax.default_matmul_precision("highest"):
@@ -73,7 +74,7 @@ def split(r: Callable, x: Point) -> tuple[np.ndarray, np.ndarray]:
     return Vt[:rank], Vt[rank:]
 
 
-@eqx.filter_jit
+@jit
 def residual_norm(r: Callable, x: Point) -> Scalar:
     """Euclidean norm of the residual."""
     return jnp.linalg.norm(r(x))
@@ -127,7 +128,7 @@ def project(loss: LossFn, theta: Theta, *, residual: Residual = None, max_steps:
     return Projection(unravel(x), norm)
 
 
-@eqx.filter_jit
+@jit
 def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
     """Levenberg-Marquardt, then Gauss-Newton: the point reached and the norm of its residual."""
     tol = 64 * float(jnp.finfo(x.dtype).eps)

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int32
 
 from gdstab import stability
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_count, check_step_sizes
@@ -178,7 +179,7 @@ def refine(
     return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol)
 
 
-@eqx.filter_jit
+@jit
 def _refine(rule, loss, state, step_size, period, rank_tol):
     found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol)
     states, theta = _along(rule, loss, found.state, found.step_size, period)
@@ -277,7 +278,7 @@ def _end_of_orbit(rule, loss, state, step_size, stopping):
     return end
 
 
-@eqx.filter_jit
+@jit
 def _settle(rule, loss, state, step_size, stopping):
     """Where the orbit ends, and how far one more step would move it, relative to its size."""
     end = settle_from(rule, loss, state, step_size, stopping)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gdstab._compiling import jit
 from gdstab._validate import check_box, check_count, check_dtype, check_positive
 from gdstab.sampling import draws, networks
 from gdstab.sampling.sources import Points
@@ -166,7 +167,12 @@ class RandomSource(eqx.Module):
 
 
 def _all_points(source):
-    return eqx.filter_jit(source)(jnp.arange(source.num_points))
+    return _made(source, source.num_points)
+
+
+@jit
+def _made(source, num):
+    return source(jnp.arange(num))
 
 
 def _isotropic(dim, size, dtype):

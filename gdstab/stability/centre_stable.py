@@ -17,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count, check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -303,7 +304,7 @@ def centre_stable(
     return _widened(made) if radius is None else made
 
 
-@eqx.filter_jit
+@jit
 def _linearised(step: _Flat, x):
     """The image of x under the map, and the Jacobian there."""
     return step(x), jacobian(step.rule, step.loss, step.unravel(x), step.step_size)
@@ -327,7 +328,7 @@ def _length(split: Splitting, eps: float) -> int:
     return length
 
 
-@eqx.filter_jit
+@jit
 def _contraction(made: CentreStable, points):
     found = jax.vmap(made.evaluate)(points)
     return jnp.max(found.factor, initial=0), jnp.all(found.iterations < made.max_iterations)

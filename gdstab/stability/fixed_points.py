@@ -10,6 +10,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab._compiling import jit
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -152,13 +153,13 @@ def _combined(state, flat):
     return eqx.combine(ravel_pytree(moving)[1](flat), fixed)
 
 
-@eqx.filter_jit
+@jit
 def _displacement(rule, loss, state, eta, flat):
     with jax.default_matmul_precision("highest"):
         return _flat(rule.step(loss, _combined(state, flat), eta)) - flat
 
 
-@eqx.filter_jit
+@jit
 def _slope(rule, loss, state, eta, flat):
     return jacobian(rule, loss, _combined(state, flat), eta)
 

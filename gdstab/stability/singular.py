@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_box, check_positive, check_resolution
 
@@ -36,7 +37,7 @@ def jacobian_determinant(loss: LossFn, theta: Theta, step_size: Scalar | float) 
         return Determinant(*jnp.linalg.slogdet(jnp.eye(*H.shape, dtype=H.dtype) - jnp.asarray(step_size, H.dtype) * H))
 
 
-@eqx.filter_jit
+@jit
 def _one_by_one(fn: Callable, points):
     return lax.map(fn, points)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_positive
 from gdstab.stability.fixed_points import extend
@@ -135,6 +135,6 @@ def threshold_of(
         found[0], found[-1] = 0, multiplier  # the ends are known
 
 
-@eqx.filter_jit
+@jit
 def _leading(rule, loss, state, step_sizes):
     return lax.map(lambda eta: multipliers(rule, loss, state, eta)[0], step_sizes)

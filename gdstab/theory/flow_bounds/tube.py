@@ -7,7 +7,6 @@ bound made of them is an estimate. It comes close where the Hessian varies littl
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_count, check_positive
 
@@ -79,7 +79,7 @@ def interval_maxima(values: Float[Array | np.ndarray, "*batch times"]) -> Float[
     return np.maximum(values[..., :-1], values[..., 1:])
 
 
-@eqx.filter_jit
+@jit
 def _measure(loss, path, radius, key, num_samples, extremes):
     first = jax.tree.map(lambda leaf: leaf[0], path)
     size, unravel = ravel_pytree(first)[0].size, ravel_pytree(first)[1]
