@@ -118,8 +118,8 @@ def _keep(entry: Entry, look: Look) -> None:
 class _Rest:
     """What a function returns beside arrays, on its way out of a trace."""
 
-    def __init__(self, leaves: tuple):
-        self.leaves = leaves
+    def __init__(self, value: Any):
+        self.value = value
 
     def tree_flatten(self):
         return (), self
@@ -144,7 +144,7 @@ class Jitted:
         with turn(_runs_alone(run, use)):
             arrays, structure, rest = run(use.numbers)
         found = iter(arrays)
-        return jax.tree.unflatten(structure.leaves, [next(found) if leaf is None else leaf for leaf in rest.leaves])
+        return jax.tree.unflatten(structure.value, [next(found) if leaf is None else leaf for leaf in rest.value])
 
 
 def _runs_alone(run: Callable, use: Use) -> bool:

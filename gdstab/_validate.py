@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab._types import Theta
+from gdstab._guard import refuse_forked
+from gdstab._types import State, Theta
 
 
 def is_concrete(value: Any) -> bool:
@@ -149,18 +150,87 @@ def check_resolution(resolution: Any, dim: int) -> tuple[int, ...]:
     return tuple(check_count(count, f"resolution of axis {axis}") for axis, count in enumerate(cells))
 
 
-def check_theta(theta: Theta) -> None:
-    """Parameters must be a pytree of real floating arrays, with at least one entry."""
-    leaves = jax.tree.leaves(theta)
-    if not any(math.prod(np.shape(leaf)) for leaf in leaves):
-        raise ValueError(f"expected parameters with at least one entry, got {theta!r}; pass an array or a tree of them")
-    for leaf in leaves:
-        kind = getattr(leaf, "dtype", type(leaf))
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(kind, jnp.floating):
-            raise ValueError(
-                f"expected parameters that are arrays of real floating numbers, got {kind}; "
-                "convert them, for instance by jnp.asarray(theta, float)"
-            )
+def as_theta(theta: Theta) -> Theta:
+    """Parameters as a pytree of real floating arrays, with at least one entry.
+
+    Python floats become arrays of the default dtype, NumPy arrays take the byte order of the machine; leaves without
+    entries and None stay. Integers, complex numbers and 16-bit floats are refused, and so is all that is no number.
+
+    Raises
+    ------
+    ValueError
+        If a leaf is none of these, or there is no entry at all.
+
+    Examples
+    --------
+    >>> as_theta({"a": 0.5, "b": np.ones(2, ">f4")})["b"].dtype
+    dtype('float32')
+    """
+    found, structure = jax.tree_util.tree_flatten_with_path(theta)
+    leaves = [_as_parameters(path, leaf) for path, leaf in found]
+    if not any(math.prod(leaf.shape) for leaf in leaves):
+        raise ValueError(f"expected parameters with at least one entry, got {_short(theta)}; pass an array or a tree")
+    return jax.tree.unflatten(structure, leaves)
+
+
+def as_state(state: State) -> State:
+    """A state as a pytree of arrays: as `as_theta`, but of any dtype, because rules count their steps.
+
+    >>> as_state((0.5, np.int32(3)))[0].shape
+    ()
+    """
+    return jax.tree_util.tree_map_with_path(_as_array, state)
+
+
+def _as_array(path, leaf):
+    """A leaf as an array in the byte order of the machine; placeholders and what is traced pass."""
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return leaf
+    if isinstance(leaf, float):
+        return np.asarray(leaf, jnp.result_type(float))
+    if isinstance(leaf, int | complex) or hasattr(leaf, "__array__"):
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "OSUMmV" or jax.dtypes.issubdtype(array.dtype, np.floating):
+            return array.astype(array.dtype.newbyteorder("="), copy=False)
+    raise ValueError(
+        f"expected parameters that are arrays, got {_short(leaf)}{_at(path)}; split a network by "
+        "`eqx.partition(network, eqx.is_inexact_array)`, and put it together by `eqx.combine` in the loss"
+    )
+
+
+def _as_parameters(path, leaf):
+    array = _as_array(path, leaf)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"expected parameters that are arrays of real floating-point numbers, got {array.dtype}{_at(path)}; "
+            "convert them, for instance by jnp.asarray(theta, float)"
+        )
+    if array.dtype.itemsize < np.dtype(np.float32).itemsize:
+        raise ValueError(
+            f"expected parameters in 32 or 64 bits, got {array.dtype}{_at(path)}, whose roundings hide thresholds; "
+            "convert them by leaf.astype('float32'), and cast within the loss if it is to work in 16 bits"
+        )
+    return array
+
+
+def _at(path) -> str:
+    return f" at {jax.tree_util.keystr(path)}" if path else ""
+
+
+def _short(thing: Any) -> str:
+    """Something in a few words, on one line."""
+    said = thing.__name__ if callable(thing) and hasattr(thing, "__name__") else " ".join(repr(thing).split())
+    return f"{type(thing).__name__} {said[:60] + '...' if len(said) > 60 else said}"
+
+
+def shapes_of(tree: Any) -> str:
+    """The shapes of a tree's leaves, the first of them, as an error says them.
+
+    >>> shapes_of({"a": np.ones(2), "b": 1.0})
+    '(2,), ()'
+    """
+    shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(tree)]
+    return ", ".join(shapes if len(shapes) <= 6 else [*shapes[:5], f"... {len(shapes)} in all"])
 
 
 def check_one_dtype(theta: Theta) -> None:
@@ -175,21 +245,30 @@ def check_one_dtype(theta: Theta) -> None:
         raise ValueError(f"expected parameters of one dtype, got {', '.join(found)}; convert them with leaf.astype")
 
 
-def check_loss(loss: Any, theta: Theta) -> None:
+def check_loss(loss: Any, theta: Theta) -> Theta:
     """A loss must take `theta`, one point, and give one real floating number; nothing is computed to see that.
+
+    This is the one check of all entry points. The loss may be whatever can be called, with a hash or without.
+
+    Returns
+    -------
+    The parameters as arrays, see `as_theta`.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> check_loss(lambda theta: jnp.sum(theta**2), jnp.ones(2))
+    >>> check_loss(lambda theta: jnp.sum(theta**2), [0.5, 1.0])
+    [array(0.5...), array(1....)]
     """
-    check_theta(theta)
-    shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(theta)]
+    refuse_forked()
+    theta = as_theta(theta)
+    if not callable(loss):
+        raise ValueError(f"expected a loss that can be called, got {_short(loss)}; pass a function of theta")
     try:
-        value = jax.eval_shape(loss, theta)
+        value = jax.eval_shape(lambda theta: loss(theta), theta)  # noqa: PLW0108 (of an identity of its own)
     except Exception as error:
         raise ValueError(
-            f"the loss does not take one point theta with arrays of shape {', '.join(shapes)}: "
+            f"the loss does not take one point theta with arrays of shape {shapes_of(theta)}: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; "
             "write it in jax.numpy for one point, without a batch axis"
         ) from error
@@ -200,3 +279,4 @@ def check_loss(loss: Any, theta: Theta) -> None:
         raise ValueError(f"expected a loss that returns a scalar, got shape {shape}; sum or average it, say jnp.sum")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"expected a loss that returns a real floating number, got {dtype}; return a float")
+    return theta

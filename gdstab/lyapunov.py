@@ -20,7 +20,7 @@ from gdstab._compiling import jit
 from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import check_count
+from gdstab._validate import as_state, check_count, check_loss
 from gdstab.updates import UpdateRule
 
 DENSE_LIMIT = 256
@@ -91,7 +91,7 @@ def spectrum(
     >>> [round(float(value), 4) for value in jnp.exp(found.value)]
     [0.5, 0.5]
     """
-    size = _check(rule, state)
+    state, size = _check(rule, loss, state)
     if num is None and size > DENSE_LIMIT:
         raise ValueError(
             f"expected a state of at most {DENSE_LIMIT} numbers for the whole spectrum, got {size}; pass `num` for the "
@@ -135,7 +135,7 @@ def largest(
     >>> bool(found.value > 10 * found.standard_error)
     True
     """
-    _check(rule, state)
+    state, _ = _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     tangent = _unit(_unravel(state)(_generic(state)) if tangent is None else tangent)[0]
     return _run(_push, cut, rule, loss, (state, tangent), step_size)
@@ -167,7 +167,7 @@ def average(
     >>> print(f"{found.value:.6f}")
     -0.693147
     """
-    _check(rule, state)
+    state, _ = _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     return _run(_Look(observe), cut, rule, loss, (state, None), step_size)
 
@@ -216,13 +216,15 @@ def check_autonomous(rule: UpdateRule) -> None:
         )
 
 
-def _check(rule: UpdateRule, state: State) -> int:
-    """The number of floating-point entries of the state, if it has exponents at all."""
+def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
+    """The state as arrays, and the number of its floating-point entries, if it has exponents at all."""
     check_autonomous(rule)
+    state = as_state(state)
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     if not size:
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
-    return size
+    check_loss(loss, rule.theta(state))
+    return state, size
 
 
 def _run(advance: Callable, cut: Plan, rule: UpdateRule, loss: LossFn, carry, step_size) -> Average:

@@ -270,6 +270,7 @@ def _summary(log_ellipsoid, shares, draws, confidence):
 
 def _check_centre(centre):
     centre = np.asarray(centre, None if hasattr(centre, "dtype") else jax.dtypes.canonicalize_dtype(float))
+    centre = centre.astype(centre.dtype.newbyteorder("="), copy=False)
     if centre.ndim != 1 or not centre.size or not np.issubdtype(centre.dtype, np.floating):
         raise ValueError(f"expected a centre [dim] of floats, got {centre.dtype} of shape {centre.shape}; ravel it")
     if not np.isfinite(centre).all():

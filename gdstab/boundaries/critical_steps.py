@@ -212,6 +212,7 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
     """How many points there are, their dtype, and `(start, stop) -> points` on the host."""
     if not (hasattr(points, "num_points") and callable(points)):
         array = np.asarray(points)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.floating):
             raise ValueError(
                 f"expected floating-point initial points [points, dim], got {array.dtype} of shape {array.shape}; "

@@ -12,6 +12,7 @@ from jax import lax
 from gdstab._compiling import Use
 from gdstab._guard import all_equations, runs_alone, turn
 from gdstab._identity import is_any_array
+from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
 from gdstab.ensembles._tuning import cores, worker_pool
 from gdstab.sampling import GROUP
 
@@ -25,32 +26,23 @@ def is_source(initial) -> bool:
 
 def as_points(initial) -> tuple[Any, int]:
     """Initial points as a pytree of NumPy or JAX arrays with one leading axis, and their number."""
-    leaves, treedef = jax.tree.flatten(initial)
-    leaves = [
-        leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jax.dtypes.canonicalize_dtype(float)) for leaf in leaves
-    ]
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(initial)}
     if len(sizes) != 1 or None in sizes:
         raise ValueError(
             "`initial` must be one array [points, ...], or a pytree of arrays that share their leading axis, but got "
-            f"shapes {[leaf.shape for leaf in leaves]}. For one orbit use `orbits.settle`, or add an axis."
+            f"shapes {shapes_of(initial)}. For one orbit use `orbits.settle`, or add an axis."
         )
-    for leaf in leaves:
-        if not np.issubdtype(leaf.dtype, np.floating):
-            raise ValueError(
-                f"`initial` must hold real floating-point numbers, but got {leaf.dtype}: convert it first."
-            )
-        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-            raise ValueError(
-                f"`initial` is {leaf.dtype}, which JAX has disabled: call `jax.config.update('jax_enable_x64', True)` "
-                "first (or set JAX_ENABLE_X64=1), or convert the points to float32."
-            )
-    if len({leaf.dtype for leaf in leaves}) != 1:
-        raise ValueError(f"`initial` must have one dtype, but got {sorted({str(leaf.dtype) for leaf in leaves})}.")
-    (num_points,) = sizes
-    if num_points == 0:
+    if sizes == {0}:
         raise ValueError("`initial` holds no points: expected at least one along its leading axis.")
-    return jax.tree.unflatten(treedef, leaves), num_points
+    initial = as_theta(initial)
+    check_one_dtype(initial)
+    dtype = jax.tree.leaves(initial)[0].dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"`initial` is {dtype}, which JAX has disabled: call `jax.config.update('jax_enable_x64', True)` "
+            "first (or set JAX_ENABLE_X64=1), or convert the points to float32."
+        )
+    return initial, sizes.pop()
 
 
 class Feed(NamedTuple):
@@ -148,10 +140,18 @@ def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | N
     >>> map_points(lambda theta: jnp.sum(theta**2), jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [5.0, 25.0]
     """
-    leaves = jax.tree.leaves(points)
-    total = leaves[0].shape[0]
+    points = as_state(points)
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(points)}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            "expected `points` as one array [points, ...], or as a pytree of arrays that share their leading axis, got "
+            f"shapes {shapes_of(points)}; add an axis to a single point"
+        )
+    (total,) = sizes
     if total == 0:
         raise ValueError("`points` is empty: expected at least one point along the leading axis.")
+    chunk = chunk if chunk is None else check_count(chunk, "chunk")
+    block = block if block is None else check_count(block, "block")
     use = Use(fn, is_any_array)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
     leaves, structure = jax.tree.flatten(shapes)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_loss, check_one_dtype, check_positive, is_concrete
+from gdstab._validate import as_theta, check_loss, check_one_dtype, check_positive, is_concrete
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
 
@@ -160,7 +160,7 @@ def gradient_flow(
     >>> bool(abs(flow.theta[0] - 2 / jnp.e) < 1e-7)
     True
     """
-    check_loss(loss, theta0)
+    theta0 = check_loss(loss, theta0)
     check_one_dtype(theta0)
     dtype = jnp.result_type(*jax.tree.leaves(theta0))
     method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
@@ -237,6 +237,7 @@ def gradient_flows(
     True
     """
     _check_times(time, settings.get("save_at"))
+    starts = as_theta(starts)
     one = _From(loss, np.asarray(time, jnp.result_type(*jax.tree.leaves(starts))), tuple(sorted(settings.items())))
     return map_points(one, starts) if map_points else _vmapped(one, starts)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from gdstab._compiling import jit
 from gdstab._numerics import tolerance
 from gdstab._types import LossFn, Point, Scalar, Theta
-from gdstab._validate import check_theta
+from gdstab._validate import as_theta
 from gdstab.sampling import gaussian
 
 Residual = Callable[[Theta], Array] | None
@@ -27,7 +27,7 @@ Residual = Callable[[Theta], Array] | None
 
 def flat_residual(loss: LossFn, theta: Theta, residual: Residual):
     """The residual as a function of flat vectors, the flat point, and the way back."""
-    check_theta(theta)
+    theta = as_theta(theta)
     residual = getattr(loss, "residual", None) if residual is None else residual
     if residual is None:
         raise ValueError(

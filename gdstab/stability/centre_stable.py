@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import check_count, check_loss, check_positive
+from gdstab._validate import as_state, check_count, check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
 
 MAX_LENGTH = 20_000
@@ -279,8 +279,9 @@ def centre_stable(
     0.0
     """
     check_autonomous(rule)
+    state = as_state(state)
     check_loss(loss, rule.theta(state))
-    check_count(max_iterations, "max_iterations")
+    max_iterations = check_count(max_iterations, "max_iterations")
     z = ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0]
     eps = float(jnp.finfo(z.dtype).eps)
     step = _Flat(rule, loss, state, jnp.asarray(check_positive(step_size, "step_size"), z.dtype))

@@ -54,7 +54,7 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     >>> state[1][0].trace.tolist()
     [0.0, 0.0]
     """
-    _check(rule, loss, theta, step_size)
+    theta = _check(rule, loss, theta, step_size)
     eta, state = _at_rest(rule, theta, step_size)
     flat = _flat(state)
     tol = float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else check_positive(tol, "tol")
@@ -91,7 +91,7 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     >>> round(float(found.theta[0]), 6)  # 2 (theta - 3) + theta = 0
     2.0
     """
-    _check(rule, loss, guess, step_size)
+    guess = _check(rule, loss, guess, step_size)
     eta, state = _at_rest(rule, guess, step_size)
     x = _flat(state)
     eps = float(np.finfo(x.dtype).eps)
@@ -124,10 +124,10 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
 _MOMENTS = {"nu", "sum_of_squares"}
 
 
-def _check(rule, loss, theta, step_size) -> None:
-    check_loss(loss, theta)
+def _check(rule, loss, theta, step_size) -> Theta:
     check_positive(step_size, "step_size")
     check_autonomous(rule)
+    return check_loss(loss, theta)
 
 
 def _at_rest(rule, theta, step_size):
