@@ -51,7 +51,7 @@ def check_positive(value: Any, name: str) -> float:
     2.0
     """
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected one positive number, got {value!r}; pass a single number") from error
     if not (math.isfinite(number) and number > 0):
@@ -59,8 +59,33 @@ def check_positive(value: Any, name: str) -> float:
     return number
 
 
+def whole(value: Any) -> Any:
+    """A whole number of any kind as a Python int, whatever else as it is: for fields that are checked afterwards.
+
+    Examples
+    --------
+    >>> whole(np.int64(8)), whole(8.0), whole(np.array(8)), whole(8.5), whole(True)
+    (8, 8, 8, 8.5, True)
+    """
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and is_concrete(value) and np.ndim(value) == 0:
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def real(value: Any) -> Any:
+    """A real number of any kind as a Python float, whatever else as it is: for fields that are checked afterwards.
+
+    >>> real(np.float32(0.5)), real(1), real(None)
+    (0.5, 1.0, None)
+    """
+    value = whole(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def check_count(value: Any, name: str, *, least: int = 1) -> int:
-    """An integer that is at least `least`, as a Python int.
+    """An integer that is at least `least`, as a Python int; a float that is whole is one.
 
     Examples
     --------
@@ -68,9 +93,10 @@ def check_count(value: Any, name: str, *, least: int = 1) -> int:
     3
     """
     try:
-        if isinstance(value, bool | np.bool_):
+        count = whole(value)
+        if isinstance(count, bool):
             raise TypeError
-        count = operator.index(value)
+        count = operator.index(count)
     except TypeError as error:
         raise ValueError(f"{name}: expected an integer, got {value!r}; pass one of at least {least}") from error
     if count < least:

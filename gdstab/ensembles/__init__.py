@@ -7,6 +7,7 @@ number of devices, or the other lanes.
 
 import dataclasses
 import itertools
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -85,11 +86,13 @@ def run(
     rule
         `updates.gradient_descent()`, `updates.from_optax(...)`, or any `UpdateRule`.
     loss
-        Any function of one point `theta` that returns a real scalar. An `equinox.Module`'s arrays and floats may
-        change without a new compilation; a plain function compiles once per function object.
+        Any function of one point `theta` that returns a real scalar: a function, a method, a partial, an object with
+        `__call__`. An `equinox.Module`'s arrays and floats may change without a new compilation. Anything else compiles
+        once for as long as neither it nor what it closes over changes, and what was compiled goes when it goes.
     initial
         Points `[points, ...]` (a pytree of arrays for a pytree `theta`), or a lazy source such as
-        `sampling.GridSource`. The dtype of the points is the dtype of the run.
+        `sampling.GridSource`. The dtype of the points is the dtype of the run, 32 or 64 bits. Of a network only the
+        arrays are parameters: see `equinox.partition`.
     step_sizes
         A scalar, or `[steps]`.
     stopping
@@ -98,7 +101,8 @@ def run(
         If true, every point runs with every step size: the result has shape `[steps, points]`, or `[points]` for a
         scalar step size. If false, lane i pairs point i with step size i.
     keep
-        Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points.
+        Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points: one of
+        these words or several.
     block
         Lanes that leave a loop together. It changes the speed, never a verdict; by default chosen for the platform.
     devices
@@ -110,6 +114,10 @@ def run(
     ------
     ValueError
         If the loss is no real scalar, a step size is not positive and finite, or points and step sizes do not fit.
+    MemoryError
+        If the result does not fit into memory.
+    RuntimeError
+        In a process that was forked after JAX had been used, which would hang.
 
     Examples
     --------
@@ -129,7 +137,13 @@ def run(
         rule, loss, initial, step_sizes, stopping,
         product=product, keep=keep, block=block, tile=whole, devices=devices, progress=progress,
     )  # fmt: skip
-    tiles = list(parts)
+    try:
+        tiles = list(parts)
+    except MemoryError as error:
+        raise MemoryError(
+            f"the result of {whole} lanes does not fit into memory: keep no end points (`keep=()`) where outcomes are "
+            "enough, or take them in tiles from `ensembles.iter_run`"
+        ) from error
     fields = {
         name: _join([getattr(t, name) for t in tiles], shape)
         for name in ("outcome", "steps", "period", "theta", "state", "loss")
@@ -170,17 +184,14 @@ def iter_run(
     ValueError
         As `run`; at the call, not at the first tile.
     """
-    job, total = _job(
-        rule, loss, initial, step_sizes, stopping, product, frozenset(keep), block, tile, devices, progress
-    )
-    spans = job.feed.spans(total, tile) if spans is None and tile >= 1 else list(spans or ())
+    tile = check_count(tile, "tile")
+    job, total = _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress)
+    spans = job.feed.spans(total, tile) if spans is None else [tuple(map(operator.index, span)) for span in spans]
     wrong = [span for span in spans if not job.feed.allows(*span, total)]
-    if tile < 1 or wrong:
+    if wrong:
         job.pool.shutdown()
         rows = f" of one step size ({job.feed.num_points} lanes each)" if job.feed.by_rows else ""
-        raise ValueError(
-            f"`tile` must be positive, and each of `spans` some of {total} lanes{rows}, but got {tile}, {wrong[:1]}."
-        )
+        raise ValueError(f"each of `spans` must be some of {total} lanes{rows}, but got {wrong[0]}; cut them to those")
     return _tiles_in_order(job, spans)
 
 
@@ -220,8 +231,9 @@ def _layout(initial, step_sizes, product: bool) -> tuple[int, tuple[int, ...], A
 
 def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress) -> tuple[Job, int]:
     """Validate everything once on the host, and lay out the work."""
+    keep = frozenset({keep} if isinstance(keep, str) else keep)
     if unknown := keep - {"theta", "loss", "state"}:
-        raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(unknown)}.")
+        raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(map(str, unknown))}.")
     block = None if block is None else check_count(block, "block")
     num_points, shape, points = _layout(initial, step_sizes, product)
     fixed = dataclasses.replace(stopping, max_steps=0)  # the budget is an argument of the passes: no new compilation

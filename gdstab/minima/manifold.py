@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from gdstab._compiling import jit
 from gdstab._numerics import tolerance
 from gdstab._types import LossFn, Point, Scalar, Theta
-from gdstab._validate import as_theta
+from gdstab._validate import as_theta, check_count
 from gdstab.sampling import gaussian
 
 Residual = Callable[[Theta], Array] | None
@@ -124,7 +124,7 @@ def project(loss: LossFn, theta: Theta, *, residual: Residual = None, max_steps:
     True
     """
     r, x, unravel = flat_residual(loss, theta, residual)
-    x, norm = settle(r, x, max_steps)
+    x, norm = settle(r, x, check_count(max_steps, "max_steps"))
     return Projection(unravel(x), norm)
 
 
@@ -186,6 +186,6 @@ def sample(
     `like` gives the structure and shapes of one point. The law on M is the image of the Gaussian, not a uniform
     measure. For linear networks `theory.factorisations.random_factorisation` draws exact minima instead.
     """
-    flat, unravel = ravel_pytree(like)
+    flat, unravel = ravel_pytree(as_theta(like))
     draws = gaussian(key, num, flat.shape[0], spread, dtype=flat.dtype)
     return map(lambda theta: project(loss, theta, residual=residual), jax.vmap(unravel)(draws))

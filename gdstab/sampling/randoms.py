@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gdstab._compiling import jit
-from gdstab._validate import check_box, check_count, check_dtype, check_positive
+from gdstab._validate import check_box, check_count, check_dtype, check_positive, whole
 from gdstab.sampling import draws, networks
 from gdstab.sampling.sources import Points
 
@@ -74,7 +74,7 @@ class RandomSource(eqx.Module):
     low: Float[Array, " dim"]  # added to the draws
     size: Float[Array, " dim"]  # multiplies them; draws that are normal have variance 1/2
     kind: str = eqx.field(static=True)
-    num_points: int = eqx.field(static=True)
+    num_points: int = eqx.field(static=True, converter=whole)
     widths: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):

@@ -125,7 +125,7 @@ _MOMENTS = {"nu", "sum_of_squares"}
 
 
 def _check(rule, loss, theta, step_size) -> Theta:
-    check_positive(step_size, "step_size")
+    step_size = check_positive(step_size, "step_size")
     check_autonomous(rule)
     return check_loss(loss, theta)
 

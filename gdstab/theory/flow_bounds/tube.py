@@ -65,7 +65,7 @@ def tube_constants(
     (True, True)
     """
     radius = np.asarray(check_positive(radius, "radius"), jnp.result_type(*jax.tree.leaves(path)))
-    check_count(num_samples, "num_samples")
+    num_samples = check_count(num_samples, "num_samples")
     return TubeConstants(*_measure(loss, path, radius, key, num_samples, _extremes if extremes is None else extremes))
 
 
