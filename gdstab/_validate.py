@@ -218,10 +218,10 @@ def _as_array(path, leaf):
         array = np.asarray(leaf)
         if array.dtype.kind not in "OSUMmV" or jax.dtypes.issubdtype(array.dtype, np.floating):
             return array.astype(array.dtype.newbyteorder("="), copy=False)
-    raise ValueError(
-        f"expected parameters that are arrays, got {_short(leaf)}{_at(path)}; split a network by "
-        "`eqx.partition(network, eqx.is_inexact_array)`, and put it together by `eqx.combine` in the loss"
-    )
+    advice = "convert them, for instance by jnp.asarray(theta, float)"
+    if callable(leaf):
+        advice = "split a network by `eqx.partition(network, eqx.is_inexact_array)`, `eqx.combine` it in the loss"
+    raise ValueError(f"expected parameters that are arrays, got {_short(leaf)}{_at(path)}; {advice}")
 
 
 def _as_parameters(path, leaf):

@@ -1,5 +1,6 @@
 r"""Gradient flow $\dot\theta = -\nabla L(\theta)$: the limit of descent for small steps; time is $\eta$ times steps."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,10 @@ from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import as_theta, check_loss, check_one_dtype, check_positive, is_concrete
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
+
+
+_solve = inspect.unwrap(diffrax.diffeqsolve)
+"""Without the compilation of its own, which would ask for a hash of the loss, and hold it."""
 
 
 class Flow(eqx.Module):
@@ -195,7 +200,7 @@ def follow(
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        found = diffrax.diffeqsolve(
+        found = _solve(
             diffrax.ODETerm(_velocity), method.solver,
             t0=start, t1=end, dt0=first, y0=theta, args=loss,
             saveat=diffrax.SaveAt(subs=saves, dense=dense), stepsize_controller=method.controller(stop - start),
