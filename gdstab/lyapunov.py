@@ -220,10 +220,10 @@ def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
     """The state as arrays, and the number of its floating-point entries, if it has exponents at all."""
     check_autonomous(rule)
     state = as_state(state)
+    check_loss(loss, rule.theta(state))
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     if not size:
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
-    check_loss(loss, rule.theta(state))
     return state, size
 
 

@@ -20,7 +20,6 @@ from gdstab._validate import as_theta, check_loss, check_one_dtype, check_positi
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
 
-
 _solve = inspect.unwrap(diffrax.diffeqsolve)
 """Without the compilation of its own, which would ask for a hash of the loss, and hold it."""
 
