@@ -114,6 +114,13 @@ def _keep(entry: Entry, look: Look) -> None:
         number.mourners.add(entry)
 
 
+def kind_of(tree: Any) -> tuple:
+    """What a trace depends on of the arrays it is given: structure, shapes, dtypes, and the width of numbers."""
+    leaves, structure = jax.tree.flatten(tree)
+    shapes = ((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+    return str(structure), *shapes, jax.config.jax_enable_x64  # in words: static fields need have no hash
+
+
 @jax.tree_util.register_pytree_node_class
 class _Rest:
     """What a function returns beside arrays, on its way out of a trace."""
@@ -151,9 +158,9 @@ def _runs_alone(run: Callable, use: Use) -> bool:
     """Whether this call must not run beside another; within a trace nothing runs."""
     if any(isinstance(number, jax.core.Tracer) for number in use.numbers):
         return False
-    shapes = ((np.shape(number), str(getattr(number, "dtype", "float"))) for number in use.numbers)
-    known = "alone", *shapes, jax.config.jax_enable_x64
-    return use.entry.once(known, lambda: runs_alone(all_equations(run.trace(use.numbers).jaxpr)))
+    return use.entry.once(
+        ("alone", kind_of(use.numbers)), lambda: runs_alone(all_equations(run.trace(use.numbers).jaxpr))
+    )
 
 
 def _called(tree):

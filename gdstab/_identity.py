@@ -6,12 +6,13 @@ can be changed in place (attributes, closures, lists, NumPy arrays) is looked at
 """
 
 import atexit
+import dis
 import itertools
 import types
 import weakref
 import zlib
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -130,6 +131,9 @@ class Look:
             return self._same(type(thing)), self._value(inside[1]), *map(self._value, inside[0])
         return self._same(thing), self._same(type(thing)), *self._attributes(thing)
 
+    def _class(self, kind):
+        return self._same(kind), None if _in_library(kind) else self._value(_data_of(kind))
+
     def _method(self, method):
         return "method", self._value(method.__self__), self._value(method.__func__)
 
@@ -155,17 +159,22 @@ class Look:
 
     def _function(self, function):
         """A function with its closure, its defaults, its attributes, and the globals that it names."""
+        if _in_library(function) and "<locals>" not in function.__qualname__:
+            return self._same(function)  # made by no call, so that it holds nothing of anybody's
         read = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
         read += [function.__defaults__, function.__kwdefaults__, function.__dict__ or None]
-        if (function.__module__ or "").partition(".")[0] not in _LIBRARIES:
-            scope = function.__globals__
-            read += [scope[name] for name in _names(function.__code__) if name in scope]
+        if not _in_library(function):
+            scope, (names, attributes) = function.__globals__, _names(function.__code__)
+            found = [scope[name] for name in names if name in scope]
+            read += found
+            read += [_data_of(module, attributes) for module in found if isinstance(module, types.ModuleType)]
         return self._same(function), self._same(function.__code__), *map(self._value, read)
 
     def _attributes(self, thing):
         slots = [name for kind in type(thing).__mro__ for name in _slots(kind)]
         found = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
         found |= getattr(thing, "__dict__", {})
+        found |= {f"{kind.__qualname__}.": _data_of(kind) for kind in type(thing).__mro__ if not _in_library(kind)}
         return ((name, self._value(value)) for name, value in found.items())
 
 
@@ -176,10 +185,24 @@ def _is_filled(cell) -> bool:
         return False
 
 
-def _names(code) -> list[str]:
-    """The names that a function may look up, those in its inner functions too."""
-    inner = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
-    return [*code.co_names, *inner]
+@lru_cache(maxsize=4096)  # of code, which holds no data
+def _names(code) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The globals that a function reads, and the names of attributes, those of its inner functions too."""
+    own = [step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    inner = [_names(const) for const in code.co_consts if isinstance(const, types.CodeType)]
+    names = dict.fromkeys([*own, *(name for names, _ in inner for name in names)])
+    return tuple(names), frozenset(code.co_names).union(*(attributes for _, attributes in inner))
+
+
+def _in_library(thing) -> bool:
+    return (getattr(thing, "__module__", None) or "").partition(".")[0] in _LIBRARIES
+
+
+def _data_of(place: Any, names: frozenset[str] | None = None) -> dict:
+    """What a module or a class holds that is neither function nor class; only what is named, if names are given."""
+    held, kinds = vars(place), bool | int | float | str | tuple | list | dict | np.ndarray | jax.Array
+    names = [name for name in held if not name.startswith("__")] if names is None else names & held.keys()
+    return {name: held[name] for name in sorted(names) if isinstance(held[name], kinds)}
 
 
 def _slots(kind: type) -> tuple[str, ...]:
@@ -201,7 +224,8 @@ def _contents(array: np.ndarray) -> tuple:
 
 _LOOKS_INTO = (
     (jax.Array | np.ndarray, Look._array),
-    (type | types.ModuleType | types.BuiltinFunctionType, Look._same),
+    (type, Look._class),
+    (types.ModuleType | types.BuiltinFunctionType, Look._same),
     (types.FunctionType, Look._function),
     (types.MethodType, Look._method),
     (partial, Look._partial),

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab._guard import refuse_forked
+from gdstab._compiling import Use, kind_of
+from gdstab._identity import is_number
 from gdstab._types import State, Theta
 
 
@@ -283,13 +284,23 @@ def check_loss(loss: Any, theta: Theta) -> Theta:
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> check_loss(lambda theta: jnp.sum(theta**2), [0.5, 1.0])
-    [array(0.5...), array(1....)]
+    >>> check_loss(lambda theta: theta[0] * theta[1], [0.5, 1.0])  # in 64 bits
+    [array(0.5), array(1.)]
     """
-    refuse_forked()
     theta = as_theta(theta)
     if not callable(loss):
         raise ValueError(f"expected a loss that can be called, got {_short(loss)}; pass a function of theta")
+    use = Use(loss, is_number)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(theta), *use.numbers)):
+        _check_value(loss, theta)
+    else:  # once for all calls of one loss with such parameters
+        use.entry.once(("loss", kind_of((theta, use.numbers))), lambda: _check_value(loss, theta))
+        use.look_again()
+    return theta
+
+
+def _check_value(loss, theta) -> None:
+    """Refuse a loss whose value is no real floating number."""
     try:
         value = jax.eval_shape(lambda theta: loss(theta), theta)  # noqa: PLW0108 (of an identity of its own)
     except Exception as error:
@@ -305,4 +316,3 @@ def check_loss(loss: Any, theta: Theta) -> Theta:
         raise ValueError(f"expected a loss that returns a scalar, got shape {shape}; sum or average it, say jnp.sum")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"expected a loss that returns a real floating number, got {dtype}; return a float")
-    return theta

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import types
 import weakref
 
 import equinox as eqx
@@ -43,6 +44,17 @@ class Mutable:
 
     def __hash__(self):
         return 0
+
+
+class Shared:
+    target = 1.0
+
+    def __call__(self, theta):
+        return self.target * product(theta)
+
+
+settings = types.ModuleType("settings")
+settings.target = 1.0
 
 
 class Slotted:
@@ -90,6 +102,13 @@ def _closure(box):
     return lambda theta: (box["target"] - theta[0] * theta[1]) ** 2
 
 
+theta = 1.0
+
+
+def _attribute(pair):
+    return jnp.sum(pair.theta)
+
+
 def _scale(a, theta):
     return a[0] * product(theta)
 
@@ -110,6 +129,8 @@ def _changes():
     yield "partial", functools.partial(_scale, array), lambda: array.__setitem__(2, 3.0)
     yield "floor", product, lambda: setattr(product, "loss_floor", -1.0)
     yield "global", product, lambda: globals().update(FACTOR=2.0)
+    yield "class", Shared(), lambda: setattr(Shared, "target", 2.0)
+    yield "module", lambda theta: settings.target * product(theta), lambda: setattr(settings, "target", 2.0)
     yield "field", Module([mutable], {"target": 1.0}), lambda: setattr(mutable, "target", 5.0)
 
 
@@ -132,6 +153,9 @@ def test_callables_are_told_by_identity_and_modules_by_what_they_hold():
     assert key(Module([jnp.ones(2)], {"target": 1.0})) == key(Module([jnp.zeros(3)], {"target": 2.0}))
     assert key(Module([1], {"target": 1.0})) != key(Module([2], {"target": 1.0}))
     assert key(gd.from_optax(optax.adam)) == key(gd.from_optax(optax.adam)) != key(gd.from_optax(optax.sgd))
+    global theta
+    before, theta = key(_attribute), 2.0
+    assert key(_attribute) == before  # a global of the name of an attribute is not read
     recursive = Mutable()
     recursive.data = [recursive]
     assert key(recursive) == key(recursive)

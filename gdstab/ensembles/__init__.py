@@ -29,7 +29,7 @@ from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_range
 from gdstab.updates import UpdateRule
 
-__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run"]
+__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run", "worker_pool"]
 
 TILE = 2**22
 """Lanes whose results are gathered together: the unit in which `iter_run` yields."""

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gdstab._compiling import Use
+from gdstab._compiling import Use, kind_of
 from gdstab._guard import all_equations, runs_alone
 from gdstab._validate import check_loss
 from gdstab.ensembles._kernel import Static, compiled
@@ -21,8 +21,9 @@ def one_point(use: Use, points) -> Any:
     if not is_source(points):
         return shape(points)
     index = jax.ShapeDtypeStruct((1,), np.int32)
-    known = "point", jax.config.jax_enable_x64
-    return use.entry.once(known, lambda: shape(_shapes(use, lambda system, i: system.source(i), index)))
+    return use.entry.once(
+        ("point", kind_of(use.numbers)), lambda: shape(_shapes(use, lambda system, i: system.source(i), index))
+    )
 
 
 def check_system(use: Use, one, dtype) -> Any:
@@ -32,8 +33,7 @@ def check_system(use: Use, one, dtype) -> Any:
         _shapes(use, lambda system, theta: check_loss(system.loss.loss, theta), one)
         return _shapes(use, lambda system, *args: system.rule.init(*args), one, jax.ShapeDtypeStruct((), dtype))
 
-    leaves, structure = jax.tree.flatten(one)
-    return use.entry.once(("state", structure, *leaves, jax.config.jax_enable_x64), look)
+    return use.entry.once(("state", kind_of((one, use.numbers))), look)
 
 
 def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform: str) -> bool:
@@ -41,7 +41,6 @@ def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform:
 
     The trace is the one that the first pass is compiled from.
     """
-    leaves, structure = jax.tree.flatten(one)
 
     def look():
         points = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((static.chunk, *leaf.shape), leaf.dtype), one)
@@ -52,7 +51,7 @@ def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform:
         traced = first.trace(numbers, points if window is None else None, window, step_size, number, number)
         return runs_alone(all_equations(traced.jaxpr))
 
-    return use.entry.once(("alone", static, structure, *leaves, feed.by_rows, jax.config.jax_enable_x64), look)
+    return use.entry.once(("alone", static, feed.by_rows, platform, kind_of((one, numbers))), look)
 
 
 def _shapes(use: Use, fn, *args):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from gdstab._compiling import Use
+from gdstab._compiling import Use, kind_of
 from gdstab._guard import all_equations, runs_alone, turn
 from gdstab._identity import is_any_array
 from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
@@ -154,9 +154,7 @@ def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | N
     block = block if block is None else check_count(block, "block")
     use = Use(fn, is_any_array)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
-    leaves, structure = jax.tree.flatten(shapes)
-    needed = "needs", structure, *leaves, jax.config.jax_enable_x64
-    bytes_each, alone = use.entry.once(needed, lambda: _needs(use, shapes))
+    bytes_each, alone = use.entry.once(("needs", kind_of((shapes, use.numbers))), lambda: _needs(use, shapes))
     chunk = chunk or max(2**28 // bytes_each, 1)
     workers = 1 if jax.default_backend() != "cpu" or alone else cores()
     chunk = min(chunk, -(-total // workers))

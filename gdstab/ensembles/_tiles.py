@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdstab._compiling import Use
+from gdstab._compiling import Use, kind_of
 from gdstab._guard import turn
 from gdstab.ensembles._kernel import Lanes, Static, Swept, compiled
 from gdstab.ensembles._points import Feed
@@ -96,7 +96,7 @@ def _pieces(total: int, size: int) -> list[tuple[int, int]]:
 
 def _warm_up(job: Job, kind: str, call: Callable, *args) -> float:
     """Seconds that the first call of its kind takes, on lanes that only pad: those of its compilation."""
-    known = (kind, job.static, job.tuning, job.devices, job.feed.by_rows, *jax.tree.leaves(job.point))
+    known = (kind, job.static, job.tuning, job.devices, job.feed.by_rows, kind_of((job.point, job.numbers)))
     warm = job.use.entry.once("warm", set)
     with job.lock:
         if known in warm:
