@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab._validate import check_count, check_theta
+from gdstab._validate import as_theta, check_count
 
 _PACKAGE = str(pathlib.Path(__file__).parent)
 _RAW = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, NotImplementedError)
@@ -191,7 +191,7 @@ def parameters(value: Any, name: str) -> Any:
     plain = isinstance(value, list) and all(isinstance(entry, int | float) for entry in value)
     if plain or isinstance(value, int | float | np.integer) or getattr(value, "dtype", np.dtype(float)).kind in "iu":
         value = jnp.asarray(_floats(value, name), float)
-    check_theta(value)
+    as_theta(value)
     return value
 
 

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdstab._compiling import Use, kind_of
+from gdstab._identity import is_number
 from gdstab._reads import first_read_beyond
-from gdstab._types import Theta
+from gdstab._types import State, Theta
 
 
 def is_concrete(value: Any) -> bool:
@@ -51,7 +53,7 @@ def check_positive(value: Any, name: str) -> float:
     2.0
     """
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected one positive number, got {value!r}; pass a single number") from error
     if not (math.isfinite(number) and number > 0):
@@ -59,8 +61,33 @@ def check_positive(value: Any, name: str) -> float:
     return number
 
 
+def whole(value: Any) -> Any:
+    """A whole number of any kind as a Python int, whatever else as it is: for fields that are checked afterwards.
+
+    Examples
+    --------
+    >>> whole(np.int64(8)), whole(8.0), whole(np.array(8)), whole(8.5), whole(True)
+    (8, 8, 8, 8.5, True)
+    """
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and is_concrete(value) and np.ndim(value) == 0:
+        value = value.item()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def real(value: Any) -> Any:
+    """A real number of any kind as a Python float, whatever else as it is: for fields that are checked afterwards.
+
+    >>> real(np.float32(0.5)), real(1), real(None)
+    (0.5, 1.0, None)
+    """
+    value = whole(value)
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def check_count(value: Any, name: str, *, least: int = 1) -> int:
-    """An integer that is at least `least`, as a Python int.
+    """An integer that is at least `least`, as a Python int; a float that is whole is one.
 
     Examples
     --------
@@ -68,9 +95,10 @@ def check_count(value: Any, name: str, *, least: int = 1) -> int:
     3
     """
     try:
-        if isinstance(value, bool | np.bool_):
+        count = whole(value)
+        if isinstance(count, bool):
             raise TypeError
-        count = operator.index(value)
+        count = operator.index(count)
     except TypeError as error:
         raise ValueError(f"{name}: expected an integer, got {value!r}; pass one of at least {least}") from error
     if count < least:
@@ -150,18 +178,87 @@ def check_resolution(resolution: Any, dim: int) -> tuple[int, ...]:
     return tuple(check_count(count, f"resolution of axis {axis}") for axis, count in enumerate(cells))
 
 
-def check_theta(theta: Theta) -> None:
-    """Parameters must be a pytree of real floating arrays, with at least one entry."""
-    leaves = jax.tree.leaves(theta)
-    if not any(math.prod(np.shape(leaf)) for leaf in leaves):
-        raise ValueError(f"expected parameters with at least one entry, got {theta!r}; pass an array or a tree of them")
-    for leaf in leaves:
-        kind = getattr(leaf, "dtype", type(leaf))
-        if not hasattr(leaf, "dtype") or not jnp.issubdtype(kind, jnp.floating):
-            raise ValueError(
-                f"expected parameters that are arrays of real floating numbers, got {kind}; "
-                "convert them, for instance by jnp.asarray(theta, float)"
-            )
+def as_theta(theta: Theta) -> Theta:
+    """Parameters as a pytree of real floating arrays, with at least one entry.
+
+    Python floats become arrays of the default dtype, NumPy arrays take the byte order of the machine; leaves without
+    entries and None stay. Integers, complex numbers and 16-bit floats are refused, and so is all that is no number.
+
+    Raises
+    ------
+    ValueError
+        If a leaf is none of these, or there is no entry at all.
+
+    Examples
+    --------
+    >>> as_theta({"a": 0.5, "b": np.ones(2, ">f4")})["b"].dtype
+    dtype('float32')
+    """
+    found, structure = jax.tree_util.tree_flatten_with_path(theta)
+    leaves = [_as_parameters(path, leaf) for path, leaf in found]
+    if not any(math.prod(leaf.shape) for leaf in leaves):
+        raise ValueError(f"expected parameters with at least one entry, got {_short(theta)}; pass an array or a tree")
+    return jax.tree.unflatten(structure, leaves)
+
+
+def as_state(state: State) -> State:
+    """A state as a pytree of arrays: as `as_theta`, but of any dtype, because rules count their steps.
+
+    >>> as_state((0.5, np.int32(3)))[0].shape
+    ()
+    """
+    return jax.tree_util.tree_map_with_path(_as_array, state)
+
+
+def _as_array(path, leaf):
+    """A leaf as an array in the byte order of the machine; placeholders and what is traced pass."""
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return leaf
+    if isinstance(leaf, float):
+        return np.asarray(leaf, jnp.result_type(float))
+    if isinstance(leaf, int | complex) or hasattr(leaf, "__array__"):
+        array = np.asarray(leaf)
+        if array.dtype.kind not in "OSUMmV" or jax.dtypes.issubdtype(array.dtype, np.floating):
+            return array.astype(array.dtype.newbyteorder("="), copy=False)
+    advice = "convert them, for instance by jnp.asarray(theta, float)"
+    if callable(leaf):
+        advice = "split a network by `eqx.partition(network, eqx.is_inexact_array)`, `eqx.combine` it in the loss"
+    raise ValueError(f"expected parameters that are arrays, got {_short(leaf)}{_at(path)}; {advice}")
+
+
+def _as_parameters(path, leaf):
+    array = _as_array(path, leaf)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"expected parameters that are arrays of real floating-point numbers, got {array.dtype}{_at(path)}; "
+            "convert them, for instance by jnp.asarray(theta, float)"
+        )
+    if array.dtype.itemsize < np.dtype(np.float32).itemsize:
+        raise ValueError(
+            f"expected parameters in 32 or 64 bits, got {array.dtype}{_at(path)}, whose roundings hide thresholds; "
+            "convert them by leaf.astype('float32'), and cast within the loss if it is to work in 16 bits"
+        )
+    return array
+
+
+def _at(path) -> str:
+    return f" at {jax.tree_util.keystr(path)}" if path else ""
+
+
+def _short(thing: Any) -> str:
+    """Something in a few words, on one line."""
+    said = thing.__name__ if callable(thing) and hasattr(thing, "__name__") else " ".join(repr(thing).split())
+    return f"{type(thing).__name__} {said[:60] + '...' if len(said) > 60 else said}"
+
+
+def shapes_of(tree: Any) -> str:
+    """The shapes of a tree's leaves, the first of them, as an error says them.
+
+    >>> shapes_of({"a": np.ones(2), "b": 1.0})
+    '(2,), ()'
+    """
+    shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(tree)]
+    return ", ".join(shapes if len(shapes) <= 6 else [*shapes[:5], f"... {len(shapes)} in all"])
 
 
 def check_one_dtype(theta: Theta) -> None:
@@ -176,21 +273,41 @@ def check_one_dtype(theta: Theta) -> None:
         raise ValueError(f"expected parameters of one dtype, got {', '.join(found)}; convert them with leaf.astype")
 
 
-def check_loss(loss: Any, theta: Theta) -> None:
+def check_loss(loss: Any, theta: Theta) -> Theta:
     """A loss must take `theta`, one point, and give one real floating number; nothing is computed to see that.
+
+    This is the one check of all entry points. The loss may be whatever can be called, with a hash or without.
+
+    Returns
+    -------
+    The parameters as arrays, see `as_theta`.
 
     Examples
     --------
     >>> import jax.numpy as jnp
-    >>> check_loss(lambda theta: jnp.sum(theta**2), jnp.ones(2))
+    >>> check_loss(lambda theta: theta[0] * theta[1], [0.5, 1.0])  # in 64 bits
+    [array(0.5), array(1.)]
     """
-    check_theta(theta)
-    shapes = [str(np.shape(leaf)) for leaf in jax.tree.leaves(theta)]
+    theta = as_theta(theta)
+    if not callable(loss):
+        raise ValueError(f"expected a loss that can be called, got {_short(loss)}; pass a function of theta")
+    use = Use(loss, is_number)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(theta), *use.numbers)):
+        _check_value(loss, theta)
+    else:  # once for all calls of one loss with such parameters
+        use.entry.once(("loss", kind_of((theta, use.numbers))), lambda: _check_value(loss, theta))
+        use.look_again()
+    return theta
+
+
+def _check_value(loss, theta) -> None:
+    """Refuse a loss whose value is no real floating number."""
     try:
-        traced, value = jax.make_jaxpr(loss, return_shape=True)(theta)
+        # In a lambda, which has an identity of its own.
+        traced, value = jax.make_jaxpr(lambda theta: loss(theta), return_shape=True)(theta)  # noqa: PLW0108
     except Exception as error:
         raise ValueError(
-            f"the loss does not take one point theta with arrays of shape {', '.join(shapes)}: "
+            f"the loss does not take one point theta with arrays of shape {shapes_of(theta)}: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}; "
             "write it in jax.numpy for one point, without a batch axis"
         ) from error

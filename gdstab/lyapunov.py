@@ -16,9 +16,11 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab._compiling import jit
+from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import check_count
+from gdstab._validate import as_state, check_count, check_loss
 from gdstab.updates import UpdateRule
 
 DENSE_LIMIT = 256
@@ -89,7 +91,7 @@ def spectrum(
     >>> [round(float(value), 4) for value in jnp.exp(found.value)]
     [0.5, 0.5]
     """
-    size = _check(rule, state)
+    state, size = _check(rule, loss, state)
     if num is None and size > DENSE_LIMIT:
         raise ValueError(
             f"expected a state of at most {DENSE_LIMIT} numbers for the whole spectrum, got {size}; pass `num` for the "
@@ -133,7 +135,7 @@ def largest(
     >>> bool(found.value > 10 * found.standard_error)
     True
     """
-    _check(rule, state)
+    state, _ = _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     tangent = _unit(_unravel(state)(_generic(state)) if tangent is None else tangent)[0]
     return _run(_push, cut, rule, loss, (state, tangent), step_size)
@@ -165,7 +167,7 @@ def average(
     >>> print(f"{found.value:.6f}")
     -0.693147
     """
-    _check(rule, state)
+    state, _ = _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     return _run(_Look(observe), cut, rule, loss, (state, None), step_size)
 
@@ -214,25 +216,25 @@ def check_autonomous(rule: UpdateRule) -> None:
         )
 
 
-def _check(rule: UpdateRule, state: State) -> int:
-    """The number of floating-point entries of the state, if it has exponents at all."""
+def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
+    """The state as arrays, and the number of its floating-point entries, if it has exponents at all."""
     check_autonomous(rule)
+    state = as_state(state)
+    check_loss(loss, rule.theta(state))
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     if not size:
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
-    return size
+    return state, size
 
 
 def _run(advance: Callable, cut: Plan, rule: UpdateRule, loss: LossFn, carry, step_size) -> Average:
-    """Jitted; the floats of a loss are traced, so that a sweep over them compiles once."""
-    arrays, static = eqx.partition(loss, lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(carry[0], eqx.is_inexact_array)))
-    return _accumulate(advance, cut, rule, static, arrays, carry, jnp.asarray(step_size, dtype))
+    return _accumulate(advance, cut, rule, loss, carry, jnp.asarray(step_size, dtype))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _accumulate(advance, cut, rule, static, arrays, carry, step_size) -> Average:
-    step = partial(advance, rule, eqx.combine(arrays, static), step_size)
+@partial(jit, traced=is_number)  # the floats of a loss too, so that a sweep over them compiles once
+def _accumulate(advance, cut, rule, loss, carry, step_size) -> Average:
+    step = partial(advance, rule, loss, step_size)
     carry, _ = lax.scan(lambda carry, _: (step(carry)[0], None), carry, length=cut.discard)
 
     def block(carry, _):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int8, Int32
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
+from gdstab._validate import check_positive, real, whole
 
 _ROUNDINGS = 256  # what rounding may leave of a loss, in units of epsilon times its size
 
@@ -63,26 +64,25 @@ class StoppingRule(eqx.Module):
     ValueError: `max_period` must be None or an integer of at least 2 (a fixed point has period 1), but got 1.
     """
 
-    loss_tol: float | None = 1e-12
-    grad_tol: float | None = None
-    escape_radius: float = 1e6
-    max_steps: int = 10_000
-    max_period: int | None = eqx.field(static=True, default=None)
-    cycle_tol: float | None = None
+    loss_tol: float | None = eqx.field(default=1e-12, converter=real)
+    grad_tol: float | None = eqx.field(default=None, converter=real)
+    escape_radius: float = eqx.field(default=1e6, converter=real)
+    max_steps: int = eqx.field(default=10_000, converter=whole)
+    max_period: int | None = eqx.field(static=True, default=None, converter=whole)
+    cycle_tol: float | None = eqx.field(default=None, converter=real)
 
     def __check_init__(self):
         for name in ("loss_tol", "grad_tol", "cycle_tol"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`{name}` must be None or a finite number of at least 0, but got {value}.")
-        if not (math.isfinite(self.escape_radius) and self.escape_radius > 0):
-            raise ValueError(f"`escape_radius` must be a positive finite number, but got {self.escape_radius}.")
-        if self.max_steps != int(self.max_steps) or not 0 <= self.max_steps < 2**31 - 1:
-            raise ValueError(f"`max_steps` must be an integer from 0 to 2^31 - 2, but got {self.max_steps}.")
-        if self.max_period is not None and (self.max_period != int(self.max_period) or self.max_period < 2):
+            if value is not None and not (isinstance(value, float) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"`{name}` must be None or a finite number of at least 0, but got {value!r}.")
+        check_positive(self.escape_radius, "`escape_radius`")
+        if not (type(self.max_steps) is int and 0 <= self.max_steps < 2**31 - 1):
+            raise ValueError(f"`max_steps` must be an integer from 0 to 2^31 - 2, but got {self.max_steps!r}.")
+        if self.max_period is not None and not (type(self.max_period) is int and self.max_period >= 2):
             raise ValueError(
                 "`max_period` must be None or an integer of at least 2 (a fixed point has period 1), "
-                f"but got {self.max_period}."
+                f"but got {self.max_period!r}."
             )
 
 

@@ -12,7 +12,18 @@ import gdstab
 
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
-    {"_types", "_validate", "_numerics", "_sorting", "_staging"},
+    {
+        "_types",
+        "_validate",
+        "_numerics",
+        "_sorting",
+        "_staging",
+        "_identity",
+        "_guard",
+        "_compiling",
+        "_reads",
+        "_arguments",
+    },
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},

@@ -40,7 +40,7 @@ def test_bad_losses(loss, message):
         _validate.check_loss(loss, jnp.ones(2))
 
 
-@pytest.mark.parametrize("theta", [(), jnp.ones(0), jnp.ones(2, int), jnp.ones(2, complex), [1.0, 2.0], {"w": None}])
+@pytest.mark.parametrize("theta", [(), jnp.ones(0), jnp.ones(2, int), jnp.ones(2, complex), [1, 2], {"w": None}])
 def test_bad_parameters(theta):
     with pytest.raises(ValueError, match="expected parameters"):
         _validate.check_loss(lambda _: 0.0, theta)

@@ -2,15 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdstab import ensembles
+from gdstab._compiling import jit
 from gdstab._types import LossFn
 from gdstab.basins.kinds import at_floor, classify_ends
 from gdstab.basins.tallies import Layout, Tally, count_by, count_steps
@@ -41,14 +40,14 @@ class Draw:
         groups = min(_power_of_two(min(_WINDOW, _WINDOW_BYTES // size) // GROUP), -(-self.num_points // GROUP))
         self._window = groups * GROUP
         self.most = max(_power_of_two(_PIECE_BYTES // size), 1)  # points that should be in memory at a time
-        self._arrays, self._static = eqx.partition(source, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+        self._source = source
 
     def __call__(self, start: int, stop: int):
         """The points number `start` to `stop`, [stop - start, ...]."""
         size, windows = self._window, []
         for first in range(start // size * size, stop, size):
             last = np.int32(min(size, self.num_points - first) - 1)
-            drawn = _draw(self._static, size, self._arrays, np.int32(first // GROUP), last)
+            drawn = _draw(self._source, size, np.asarray(first // GROUP, np.int32), np.asarray(last))
             inside = slice(max(start - first, 0), stop - first)
             windows.append(jax.tree.map(lambda leaf, inside=inside: np.asarray(leaf)[inside], drawn))
         return windows[0] if len(windows) == 1 else jax.tree.map(lambda *leaves: np.concatenate(leaves), *windows)
@@ -58,10 +57,9 @@ def _power_of_two(number: int) -> int:
     return 1 << (max(number, 1).bit_length() - 1)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _draw(static, size, arrays, group, last):
-    indices = jnp.minimum(jnp.arange(size, dtype=jnp.int32), last)
-    return eqx.combine(arrays, static)(indices, group)
+@jit
+def _draw(source, size, group, last):
+    return source(jnp.minimum(jnp.arange(size, dtype=jnp.int32), last), group)
 
 
 @dataclasses.dataclass

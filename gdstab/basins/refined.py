@@ -16,7 +16,7 @@ from jaxtyping import Float, Int8, Int32
 from gdstab import ensembles, estimators, lyapunov
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn
-from gdstab._validate import check_step_sizes
+from gdstab._validate import as_theta, check_count, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
@@ -138,11 +138,12 @@ def exponents(
     [[0.5, 0.5], [0.25, 0.25]]
     """
     lyapunov.check_autonomous(rule)
+    num_steps = check_count(num_steps, "num_steps")
     plan = lyapunov.plan(num_steps, transient, blocks=_FEW_BLOCKS)
     if hasattr(initial, "num_points"):
         numbers = np.arange(initial.num_points)
         initial = initial.take(numbers) if hasattr(initial, "take") else initial(numbers)
-    points = jax.tree.map(np.asarray, initial)
+    points = as_theta(jax.tree.map(np.asarray, initial))
     dtype, num = jax.tree.leaves(points)[0].dtype, jax.tree.leaves(points)[0].shape[0]
     step_sizes = check_step_sizes(step_sizes, dtype)
     if not product and step_sizes.shape not in {(), (num,)}:
@@ -205,6 +206,7 @@ def regimes(
     [['CONVERGED', 'DIVERGED'], ['PERIODIC', 'DIVERGED'], ['CHAOTIC', 'DIVERGED']]
     """
     begin = time.perf_counter()
+    num_steps = check_count(num_steps, "num_steps")
     plan = lyapunov.plan(num_steps, transient)
     lyapunov.check_autonomous(rule)
     if stopping.max_period is None:

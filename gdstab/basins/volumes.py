@@ -163,7 +163,7 @@ def volume(
     centre = _check_centre(centre)
     _check_numbers(chains, moves, replicates, confidence, len(centre))
     if radius is not None:
-        check_positive(radius, "radius")
+        radius = check_positive(radius, "radius")
     step_size = np.asarray(check_step_sizes(step_size, centre.dtype))
     if step_size.ndim:
         raise ValueError(f"expected one step size, got shape {step_size.shape}; estimate one volume for each")
@@ -270,6 +270,7 @@ def _summary(log_ellipsoid, shares, draws, confidence):
 
 def _check_centre(centre):
     centre = np.asarray(centre, None if hasattr(centre, "dtype") else jax.dtypes.canonicalize_dtype(float))
+    centre = centre.astype(centre.dtype.newbyteorder("="), copy=False)
     if centre.ndim != 1 or not centre.size or not np.issubdtype(centre.dtype, np.floating):
         raise ValueError(f"expected a centre [dim] of floats, got {centre.dtype} of shape {centre.shape}; ravel it")
     if not np.isfinite(centre).all():
@@ -278,9 +279,9 @@ def _check_centre(centre):
 
 
 def _check_numbers(chains, moves, replicates, confidence, dim):
-    check_count(moves, "moves", least=4)
-    check_count(replicates, "replicates", least=4)
-    check_count(chains, "chains")
+    moves = check_count(moves, "moves", least=4)
+    replicates = check_count(replicates, "replicates", least=4)
+    chains = check_count(chains, "chains")
     if chains % replicates or chains < max(64 * replicates, 16 * dim):
         raise ValueError(
             f"chains: expected a multiple of {replicates} replicates, at least 64 for each and 16 for each of {dim} "

@@ -11,7 +11,7 @@ from jax import lax
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
-from gdstab._validate import check_loss, check_positive, check_theta
+from gdstab._validate import as_theta, check_loss, check_positive
 from gdstab.outcomes import StoppingRule, begin_cycle_test, check_range, update_cycle_test
 from gdstab.updates import UpdateRule
 
@@ -79,7 +79,7 @@ def check_lanes(rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: floa
             "expected a rule that is one map iterated, got one with a schedule, whose orbits settle on nothing; freeze "
             "the schedule at a value"
         )
-    check_theta(starts)
+    starts = as_theta(starts)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(starts)]
     sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
     if len(sizes) != 1 or None in sizes:

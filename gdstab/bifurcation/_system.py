@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from gdstab._compiling import jit
 from gdstab.orbits import fold, newton
 
 
@@ -88,7 +89,7 @@ class System:
         return tangent / size if size > 1e-6 * np.linalg.norm(along) else basis[-1]
 
 
-@eqx.filter_jit
+@jit
 def _solve(rule, loss, like, x, step_size, period, weight, rank_tol):
     found = newton(rule, loss, _state(like, x), step_size, period, weight=weight, rank_tol=rank_tol)
     moved = fold(rule, period // 2).step(loss, found.state, found.step_size)

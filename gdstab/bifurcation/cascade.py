@@ -115,7 +115,7 @@ def doublings(
     >>> cascade.step_sizes.round(9).tolist(), cascade.periods.tolist()
     ([1.0, 1.236067977], [1, 2])
     """
-    check_count(count, "count")
+    count = check_count(count, "count")
     low, high = check_positive(low, "low"), check_positive(high, "high")
     cycle = find_cycle(rule, loss, state, low, max_period)
     system = System(rule, loss, jax.tree.map(lambda leaf: leaf[0], cycle.states), cycle.period, high - low)

@@ -81,8 +81,8 @@ def follow(
     >>> [(point.kind.value, round(point.step_size, 9)) for point in branch.bifurcations]
     [('flip', 1.0)]
     """
-    check_count(max_points, "max_points", least=2)
-    check_positive(largest_step, "largest_step")
+    max_points = check_count(max_points, "max_points", least=2)
+    largest_step = check_positive(largest_step, "largest_step")
     if direction not in (-1, 0, 1):
         raise ValueError(f"direction: expected 1 (growing step sizes), -1 or 0 (both), got {direction!r}; pass one")
     _check_range(cycle, low, high)

@@ -50,8 +50,8 @@ def explore(
     ValueError
         As `follow`.
     """
-    check_count(doublings, "doublings", least=0)
-    check_count(max_branches, "max_branches")
+    doublings = check_count(doublings, "doublings", least=0)
+    max_branches = check_count(max_branches, "max_branches")
     waiting, found = deque((cycle, doublings) for cycle in cycles), []
     reach = 3 * largest_step
     while waiting and len(found) < max_branches:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int32
 
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State
 from gdstab.orbits import fold
 
@@ -79,7 +80,7 @@ def flip_form(
     return _flip_form(rule, loss, state, jnp.asarray(step_size, dtype), jnp.asarray(period, jnp.int32), rank_tol)
 
 
-@eqx.filter_jit
+@jit
 def _flip_form(rule, loss, state, eta, period, rank_tol):
     floating, fixed = eqx.partition(state, eqx.is_inexact_array)
     x, unravel = ravel_pytree(floating)

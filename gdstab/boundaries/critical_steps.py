@@ -5,15 +5,17 @@ says. All points are bisected together, in batches of one shape.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
+from gdstab._compiling import jit
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
 from gdstab.basins.kinds import classify_ends
@@ -210,6 +212,7 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
     """How many points there are, their dtype, and `(start, stop) -> points` on the host."""
     if not (hasattr(points, "num_points") and callable(points)):
         array = np.asarray(points)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.floating):
             raise ValueError(
                 f"expected floating-point initial points [points, dim], got {array.dtype} of shape {array.shape}; "
@@ -220,14 +223,19 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
         return len(array), check_dtype(array.dtype), lambda start, stop: array[start:stop]
     if chunk % GROUP and chunk < points.num_points:
         raise ValueError(f"chunk: expected a multiple of {GROUP} for the points of a source, got {chunk}; round it up")
-    indices = jnp.arange(min(chunk, points.num_points))
-    make = eqx.filter_jit(lambda source, last, group: source(jnp.minimum(indices, last), group))
+    size = min(chunk, points.num_points)
+    kind = jnp.arange(1).dtype
 
     def draw(start, stop):
-        last = jnp.asarray(stop - start - 1, indices.dtype)
-        return np.asarray(make(points, last, jnp.asarray(start // GROUP, indices.dtype)))[: stop - start]
+        last, group = np.asarray(stop - start - 1, kind), np.asarray(start // GROUP, kind)
+        return np.asarray(_make(points, size, last, group))[: stop - start]
 
-    return points.num_points, eqx.filter_eval_shape(points, indices[:1]).dtype, draw
+    return points.num_points, jax.eval_shape(functools.partial(points), jnp.arange(1)).dtype, draw
+
+
+@jit
+def _make(source, size, last, group):
+    return source(jnp.minimum(jnp.arange(size), last), group)
 
 
 def check_search(

@@ -106,6 +106,7 @@ def check_segments(a, b) -> tuple[np.ndarray, np.ndarray]:
     ends = []
     for name, given in (("a", a), ("b", b)):
         end = np.array(given)
+        end = end.astype(end.dtype.newbyteorder("="), copy=False)
         end = end if end.dtype.kind == "f" else end.astype(check_dtype())
         if end.ndim != 2 or 0 in end.shape or not np.isfinite(end).all():
             raise ValueError(f"{name}: expected finite ends [segments, dim], got shape {end.shape}; give one per row")

@@ -228,14 +228,16 @@ def _undecided(classes) -> np.ndarray:
     return outcome_of(classes) == Outcome.UNDECIDED
 
 
-@functools.lru_cache(maxsize=64)
 def _dithered(rule: UpdateRule) -> UpdateRule:
-    """The rule with every number of its state one rounding too large after each step; one object per rule."""
+    """The rule with every number of its state one rounding too large after each step."""
+    return rule._replace(step=functools.partial(_step_dithered, rule))
 
+
+def _step_dithered(rule, loss, state, step_size):
     def push(leaf):
         return leaf * (1 + jnp.finfo(leaf.dtype).eps) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return rule._replace(step=lambda loss, state, step_size: jax.tree.map(push, rule.step(loss, state, step_size)))
+    return jax.tree.map(push, rule.step(loss, state, step_size))
 
 
 def _flipped(base, dithered) -> int:

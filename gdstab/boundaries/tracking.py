@@ -246,27 +246,36 @@ def _phase_space(rule: UpdateRule, loss: LossFn, step_size, points: np.ndarray) 
     begin = functools.partial(_begin, rule, step_size)
     if isinstance(shapes, jax.ShapeDtypeStruct) and shapes.shape == theta.shape:
         return _System(rule, loss, begin, rule.theta)
-    flat_rule, read = _flattened(rule, points.shape[1], str(points.dtype))
-    return _System(flat_rule, _Reading(loss, read), lambda theta: ravel_pytree(begin(theta))[0], read)
+    flat = functools.partial(_step_flat, rule, points.shape[1], str(points.dtype))
+    read = functools.partial(_read_flat, rule, points.shape[1], str(points.dtype))
+    flat_rule = UpdateRule(_start, flat, _same, True)
+    return _System(flat_rule, _Reading(loss, read), functools.partial(_begin_flat, rule, step_size), read)
 
 
 def _begin(rule, step_size, theta):
     return rule.init(theta, step_size)
 
 
-@functools.lru_cache(maxsize=64)
-def _flattened(rule: UpdateRule, dim: int, dtype: str) -> tuple[UpdateRule, Callable]:
-    """The rule on flat states, and the parameters of one; kept, so that the next call compiles nothing."""
-    state = rule.init(jnp.zeros(dim, dtype), jnp.ones((), dtype))
-    _, unravel = ravel_pytree(state)
+def _begin_flat(rule, step_size, theta):
+    return ravel_pytree(rule.init(theta, step_size))[0]
 
-    def step(loss, flat, step_size):
-        def of_theta(theta):
-            return loss(ravel_pytree(rule.init(theta, step_size))[0])
 
-        return ravel_pytree(rule.step(of_theta, unravel(flat), step_size))[0]
+def _unravel(rule: UpdateRule, dim: int, dtype: str) -> Callable:
+    """From flat states of the rule to states."""
+    return ravel_pytree(rule.init(jnp.zeros(dim, dtype), jnp.ones((), dtype)))[1]
 
-    return UpdateRule(_start, step, _same, True), lambda flat: rule.theta(unravel(flat))
+
+def _step_flat(rule, dim, dtype, loss, flat, step_size):
+    """A step of the rule on flat states."""
+
+    def of_theta(theta):
+        return loss(ravel_pytree(rule.init(theta, step_size))[0])
+
+    return ravel_pytree(rule.step(of_theta, _unravel(rule, dim, dtype)(flat), step_size))[0]
+
+
+def _read_flat(rule, dim, dtype, flat):
+    return rule.theta(_unravel(rule, dim, dtype)(flat))
 
 
 def _start(state, step_size):

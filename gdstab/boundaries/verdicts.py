@@ -109,11 +109,12 @@ class Classifier:
             return labels
         given = ensembles.map_points(self.label, _at_least(part.theta[converged], self.batch))
         given = np.asarray(given)[: int(converged.sum())]
-        if given.ndim != 1 or given.dtype.kind not in "biu" or not ((given >= 0) & (given <= LARGEST_LABEL)).all():
+        wrong = ~((given >= 0) & (given <= LARGEST_LABEL))
+        if given.ndim != 1 or given.dtype.kind not in "biu" or wrong.any():
+            first = given[wrong].ravel()[0] if wrong.any() else given.ravel()[0]
             raise ValueError(
                 f"expected a label that returns one integer from 0 to {LARGEST_LABEL} for a point, got "
-                f"{given.dtype} of shape {given.shape[1:]} with values such as {given.ravel()[:1]}; number what it "
-                "tells apart"
+                f"{given.dtype} of shape {given.shape[1:]} with values such as {first}; number what it tells apart"
             )
         labels[converged] = LABEL_STEP * given.astype(np.int16)
         return labels

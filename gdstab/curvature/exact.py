@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int32
 from gdstab._numerics import rank_tolerance
 from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
-from gdstab._validate import check_loss
+from gdstab._validate import as_theta, check_loss
 
 
 class Inertia(NamedTuple):
@@ -26,7 +26,7 @@ class Inertia(NamedTuple):
 
 def flatten(loss: LossFn, theta: Theta) -> tuple[Callable[[Point], Scalar], Point]:
     """Give the loss on flat vectors, and `theta` as one; ValueError if the loss is no scalar or `theta` no floats."""
-    check_loss(loss, theta)
+    theta = check_loss(loss, theta)
     flat, unravel = ravel_pytree(theta)
     return lambda x: loss(unravel(x)), flat
 
@@ -51,6 +51,7 @@ def _hessian(flat_loss, flat):
 
 def hvp(loss: LossFn, theta: Theta, vector: Theta) -> Theta:
     r"""$\nabla^2 L(\theta)\, v$ by forward-over-reverse; `vector` and the result have the structure of `theta`."""
+    theta, vector = (jax.tree.map(jnp.asarray, as_theta(tree)) for tree in (theta, vector))
 
     def product(theta, vector):
         with jax.default_matmul_precision("highest"):

@@ -127,7 +127,8 @@ def extreme_eigenvalues(
     >>> print(low.value, high.value, bool(high.residual < 1e-12))
     -7.0 3.0 True
     """
-    check_count(num_matvecs, "num_matvecs")
+    num_matvecs = check_count(num_matvecs, "num_matvecs")
+    dense_limit = check_count(dense_limit, "dense_limit", least=0)
     flat_loss, flat = flatten(loss, theta)
     key = jax.random.key(0) if key is None else key
     return staged(lambda x, key: _extremes(flat_loss, x, key, dense_limit, num_matvecs), flat, key)
@@ -186,6 +187,7 @@ def sharpness(
     >>> print(sharpness(lambda t: 0.5 * (t[0] * t[1] - 1) ** 2, jnp.array([2.0, 0.5])))  # x^2 + y^2
     4.25
     """
+    dense_limit = check_count(dense_limit, "dense_limit", least=0)
     if not return_residual and flatten(loss, theta)[1].shape[0] <= dense_limit:
         return eigenvalues(loss, theta)[-1]
     top = extreme_eigenvalues(loss, theta, dense_limit=dense_limit, num_matvecs=num_matvecs, key=key).largest

@@ -34,7 +34,7 @@ def _monte_carlo(integrand: Callable, like: Point, key: Key[Array, ""], num_samp
     """Average `integrand(v)` over random signs `v` through matfree, with an unbiased standard error."""
     from matfree import stochtrace  # noqa: PLC0415  (optional: the core runs without it)
 
-    check_count(num_samples, "num_samples", least=2)  # one has no standard error
+    num_samples = check_count(num_samples, "num_samples", least=2)  # one has no standard error
     sampler = stochtrace.sampler_signs(like, num=num_samples)
     estimate = stochtrace.estimator_monte_carlo_mean_and_sem(lambda _, v: integrand(v), sampler=sampler)
     with jax.default_matmul_precision("highest"):

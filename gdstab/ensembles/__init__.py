@@ -5,8 +5,8 @@ This is the only place that batches. A lane is one (initial point, step size) pa
 number of devices, or the other lanes.
 """
 
-import dataclasses
 import itertools
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,17 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdstab._compiling import Use
+from gdstab._identity import is_number
 from gdstab._types import LossFn
-from gdstab._validate import check_step_sizes
-from gdstab.ensembles._examining import needs_the_cpu, one_point
-from gdstab.ensembles._kernel import LaneLoss, Static
+from gdstab._validate import check_count, check_step_sizes
+from gdstab.ensembles._examining import check_system, one_point, runs_by_itself
+from gdstab.ensembles._kernel import LaneLoss, Static, System
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, typical_size
 from gdstab.updates import UpdateRule
 
-__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run"]
+__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run", "worker_pool"]
 
 TILE = 2**22
 """Lanes whose results are gathered together: the unit in which `iter_run` yields."""
@@ -73,7 +75,7 @@ def run(
     stopping: StoppingRule,
     *,
     product: bool = True,
-    keep: tuple[str, ...] = ("theta", "loss"),
+    keep: str | tuple[str, ...] = ("theta", "loss"),
     block: int | None = None,
     devices=None,
     progress: Callable[[int, int], None] | None = None,
@@ -85,11 +87,13 @@ def run(
     rule
         `updates.gradient_descent()`, `updates.from_optax(...)`, or any `UpdateRule`.
     loss
-        Any function of one point `theta` that returns a real scalar. An `equinox.Module`'s arrays and floats may
-        change without a new compilation; a plain function compiles once per function object.
+        Any function of one point `theta` that returns a real scalar: a function, a method, a partial, an object with
+        `__call__`. An `equinox.Module`'s arrays and floats may change without a new compilation. Anything else compiles
+        once for as long as neither it nor what it closes over changes, and what was compiled goes when it goes.
     initial
         Points `[points, ...]` (a pytree of arrays for a pytree `theta`), or a lazy source such as
-        `sampling.GridSource`. The dtype of the points is the dtype of the run.
+        `sampling.GridSource`. The dtype of the points is the dtype of the run, 32 or 64 bits. Of a network only the
+        arrays are parameters: see `equinox.partition`.
     step_sizes
         A scalar, or `[steps]`.
     stopping
@@ -98,7 +102,8 @@ def run(
         If true, every point runs with every step size: the result has shape `[steps, points]`, or `[points]` for a
         scalar step size. If false, lane i pairs point i with step size i.
     keep
-        Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points.
+        Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points: one of
+        these words or several.
     block
         Lanes that leave a loop together. It changes the speed, never a verdict; by default chosen for the platform.
     devices
@@ -110,6 +115,10 @@ def run(
     ------
     ValueError
         If the loss is no real scalar, a step size is not positive and finite, or points and step sizes do not fit.
+    MemoryError
+        If the result does not fit into memory.
+    RuntimeError
+        In a process that was forked after JAX had been used, which would hang.
 
     Examples
     --------
@@ -129,7 +138,13 @@ def run(
         rule, loss, initial, step_sizes, stopping,
         product=product, keep=keep, block=block, tile=whole, devices=devices, progress=progress,
     )  # fmt: skip
-    tiles = list(parts)
+    try:
+        tiles = list(parts)
+    except MemoryError as error:
+        raise MemoryError(
+            f"the result of {whole} lanes does not fit into memory: keep no end points (`keep=()`) where outcomes are "
+            "enough, or take them in tiles from `ensembles.iter_run`"
+        ) from error
     fields = {
         name: _join([getattr(t, name) for t in tiles], shape)
         for name in ("outcome", "steps", "period", "theta", "state", "loss")
@@ -152,7 +167,7 @@ def iter_run(
     stopping: StoppingRule,
     *,
     product: bool = True,
-    keep: tuple[str, ...] = (),
+    keep: str | tuple[str, ...] = (),
     block: int | None = None,
     tile: int = TILE,
     devices=None,
@@ -170,21 +185,22 @@ def iter_run(
     ValueError
         As `run`; at the call, not at the first tile.
     """
-    job, total = _job(
-        rule, loss, initial, step_sizes, stopping, product, frozenset(keep), block, tile, devices, progress
-    )
-    spans = job.feed.spans(total, tile) if spans is None and tile >= 1 else list(spans or ())
+    tile = check_count(tile, "tile")
+    job, total = _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress)
+    spans = job.feed.spans(total, tile) if spans is None else [tuple(map(operator.index, span)) for span in spans]
     wrong = [span for span in spans if not job.feed.allows(*span, total)]
-    if tile < 1 or wrong:
+    if wrong:
         job.pool.shutdown()
         rows = f" of one step size ({job.feed.num_points} lanes each)" if job.feed.by_rows else ""
-        raise ValueError(
-            f"`tile` must be positive, and each of `spans` some of {total} lanes{rows}, but got {tile}, {wrong[:1]}."
-        )
+        raise ValueError(f"each of `spans` must be some of {total} lanes{rows}, but got {wrong[0]}; cut them to those")
     return _tiles_in_order(job, spans)
 
 
 def _tiles_in_order(job: Job, ranges: list[tuple[int, int]]) -> Iterator[Tile]:
+    if job.alone:  # nothing runs while the caller is at work, who may call what this would wait for
+        with job.pool:
+            yield from (run_tile(job, *span) for span in ranges)
+        return
     with job.pool, worker_pool(2) as ahead:
         waiting = [ahead.submit(run_tile, job, *span) for span in ranges[:2]]
         for span in [*ranges[2:], *([None] * min(2, len(ranges)))]:
@@ -216,38 +232,40 @@ def _layout(initial, step_sizes, product: bool) -> tuple[int, tuple[int, ...], A
 
 def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress) -> tuple[Job, int]:
     """Validate everything once on the host, and lay out the work."""
+    keep = frozenset({keep} if isinstance(keep, str) else keep)
     if unknown := keep - {"theta", "loss", "state"}:
-        raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(unknown)}.")
-    if block is not None and block < 1:
-        raise ValueError(f"`block` must be a positive number of lanes, but got {block}.")
+        raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(map(str, unknown))}.")
+    block = None if block is None else check_count(block, "block")
     num_points, shape, points = _layout(initial, step_sizes, product)
-    one = one_point(points)
+    budget = jnp.asarray(stopping.max_steps, jnp.int32)  # an argument of the passes, which compile for none
+    fixed = eqx.tree_at(lambda rule: rule.max_steps, stopping, budget)
+    source = points if is_source(points) else None
+    use = Use(System(rule, LaneLoss(loss, float(getattr(loss, "loss_floor", 0.0))), fixed, source), is_number)
+    one = one_point(use, points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
-    floor = float(getattr(loss, "loss_floor", 0.0))
-    check_range(stopping, dtype, floor)
-    alone = needs_the_cpu(loss, points, one)
+    check_range(stopping, dtype, float(getattr(loss, "loss_floor", 0.0)))
+    state = check_system(use, one, dtype)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
     block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
-    state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), dtype))
     together = getattr(loss, "lanes_together", 32)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
-    fixed = dataclasses.replace(stopping, max_steps=jnp.asarray(stopping.max_steps, jnp.int32))  # compiles nothing new
-    floored = LaneLoss(loss, np.asarray(floor, dtype))
-    arrays, static = eqx.partition((floored, fixed), lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
     want_state = bool(keep & {"theta", "state"}) or not feed.can_take
-    static = Static(rule, *static, tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
+    static = Static(tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
+    numbers = jax.device_put(use.numbers, devices[0] if len(devices) == 1 else None)
+    alone = runs_by_itself(use, numbers, static, feed, one, devices[0].platform)
     job = Job(
+        use=use,
         static=static,
-        arrays=jax.device_put(arrays, devices[0] if len(devices) == 1 else None),
+        numbers=numbers,
         feed=feed,
         tuning=tuning,
         point=one,
         state=state,
         devices=devices,
-        max_steps=int(stopping.max_steps),
+        max_steps=stopping.max_steps,
         keep=keep,
         progress=progress,
         check_floor=partial(
@@ -256,6 +274,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         pool=worker_pool(1 if alone else tuning.workers),
         turns=itertools.count(),
         lock=threading.Lock(),
+        alone=alone,
     )
     return job, total
 

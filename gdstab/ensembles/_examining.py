@@ -1,51 +1,59 @@
-"""What must be known of a loss and of its points before anything is compiled; found by tracing, once for each."""
+"""What must be known of a loss and of its points before anything runs; found by tracing, once for each."""
 
-from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
+from gdstab._compiling import Use, kind_of
+from gdstab._guard import all_equations, runs_alone
 from gdstab._validate import check_loss
-from gdstab.ensembles._points import is_source
-from gdstab.ensembles._tuning import all_equations, calls_lapack
-
-_KNOWN: dict = {}
-_MANY = 512
+from gdstab.ensembles._kernel import Static, compiled
+from gdstab.ensembles._points import Feed, is_source
 
 
-def one_point(points) -> Any:
+def one_point(use: Use, points) -> Any:
     """Shape and dtype of one initial point, of a source or of a pytree of arrays `[points, ...]`."""
 
-    def shape():
-        made = jax.eval_shape(points, jax.ShapeDtypeStruct((1,), np.int32)) if is_source(points) else points
+    def shape(made):
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), made)
 
-    return _once("point", points, None, shape) if is_source(points) else shape()
+    if not is_source(points):
+        return shape(points)
+    index = jax.ShapeDtypeStruct((1,), np.int32)
+    return use.entry.once(
+        ("point", kind_of(use.numbers)), lambda: shape(_shapes(use, lambda system, i: system.source(i), index))
+    )
 
 
-def needs_the_cpu(loss, points, one) -> bool:
-    """Whether loss or source call what must not run twice at once; an error if the loss is none for such a point."""
+def check_system(use: Use, one, dtype) -> Any:
+    """Shapes of the state that the rule begins with; an error if the loss is none for such a point."""
 
     def look():
-        check_loss(loss, one)
-        return calls_lapack(all_equations(loss, one))
+        _shapes(use, lambda system, theta: check_loss(system.loss.loss, theta), one)
+        return _shapes(use, lambda system, *args: system.rule.init(*args), one, jax.ShapeDtypeStruct((), dtype))
 
-    def look_at_source():
-        return calls_lapack(all_equations(points, jax.ShapeDtypeStruct((1,), np.int32)))
-
-    return _once("loss", loss, one, look) or (is_source(points) and _once("source", points, None, look_at_source))
+    return use.entry.once(("state", kind_of((one, use.numbers))), look)
 
 
-def _once(what: str, module, one, find: Callable):
-    """The answer to a question that depends on a module's structure and shapes only, not on its numbers."""
-    arrays, static = eqx.partition(module, lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
-    shapes = [(np.shape(leaf), str(getattr(leaf, "dtype", None))) for leaf in jax.tree.leaves(arrays)]
-    leaves, treedef = jax.tree.flatten(one)
-    key = what, static, *shapes, treedef, *leaves, jax.config.jax_enable_x64
-    if key not in _KNOWN:
-        if len(_KNOWN) >= _MANY:
-            _KNOWN.clear()
-        _KNOWN[key] = find()
-    return _KNOWN[key]
+def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform: str) -> bool:
+    """Whether no other call may run beside the passes of a job, by all that they do.
+
+    The trace is the one that the first pass is compiled from.
+    """
+
+    def look():
+        points = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((static.chunk, *leaf.shape), leaf.dtype), one)
+        number = jax.ShapeDtypeStruct((), np.int32)
+        window = (number, number) if is_source(feed.initial) else None
+        step_size = jax.ShapeDtypeStruct(() if feed.by_rows else (static.chunk,), feed.step_sizes.dtype)
+        first, _ = compiled(platform, use.entry, static)
+        traced = first.trace(numbers, points if window is None else None, window, step_size, number, number)
+        return runs_alone(all_equations(traced.jaxpr))
+
+    return use.entry.once(("alone", static, feed.by_rows, platform, kind_of((one, numbers))), look)
+
+
+def _shapes(use: Use, fn, *args):
+    """Shapes of `fn(system, *args)`."""
+    return jax.eval_shape(lambda *args: use.entry.slot.trace(fn, use.numbers, *args), *args)

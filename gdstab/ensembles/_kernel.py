@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int8, Int32
 
+from gdstab._compiling import Entry
 from gdstab._types import LossFn, State
 from gdstab.outcomes import (
     Outcome,
@@ -82,7 +83,6 @@ class LaneLoss(eqx.Module):
         return _by_lanes(static)(arrays, theta)
 
 
-@lru_cache(maxsize=256)
 def _by_lanes(static) -> Callable:
     """Value of a loss with `on_lanes`, `(arrays of the loss, theta) -> value`, that `vmap` and `grad` keep on lanes."""
 
@@ -189,12 +189,12 @@ def _advance(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test: 
     return lax.while_loop(lambda c: jnp.any(c[0].alive) & (c[1] < stop), round_, (lanes, start))[0]
 
 
-def _sweep(static: "Static", arrays, lanes: Lanes, real, start, stop) -> Swept:
+def _sweep(static: "Static", system: "System", lanes: Lanes, real, start, stop) -> Swept:
     """Advance one block, then say how its lanes ended; UNDECIDED for those that go on beyond `stop`.
 
     Lanes that are not `real` only pad.
     """
-    rule, (loss, stopping) = static.rule, eqx.combine(arrays, (static.loss, static.stopping))
+    rule, loss, stopping, _ = system
     lanes = _advance(rule, loss, stopping, lanes, start, stop, static.updates_per_test)
 
     def lane(state, alive, period):
@@ -219,12 +219,18 @@ def _sweep(static: "Static", arrays, lanes: Lanes, real, start, stop) -> Swept:
     return Swept(state, lanes.count, period, lanes.step_size, outcome, value, lowest)
 
 
-class Static(NamedTuple):
-    """What a compiled pass depends on besides shapes."""
+class System(NamedTuple):
+    """What is run: its arrays and floats are arguments of a pass, the rest is what a pass is compiled for."""
 
     rule: UpdateRule
-    loss: object  # the part of the loss that is no array
-    stopping: object
+    loss: LaneLoss
+    stopping: StoppingRule
+    source: Callable | None  # of the initial points; None where they are given
+
+
+class Static(NamedTuple):
+    """How a pass is cut up, and what it returns."""
+
     chunk: int
     block: int
     updates_per_test: int
@@ -232,12 +238,12 @@ class Static(NamedTuple):
     want_state: bool
 
 
-def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) -> Swept:
+def begin(static: Static, system: System, points, window, step_size, num_lanes, stop) -> Swept:
     """First pass over points `[chunk, ...]`, or over those that a source makes from `window = (group, offset)` on.
 
     The step size is a scalar for all lanes, or `[chunk]`. Lanes from `num_lanes` on only pad.
     """
-    rule, (loss, stopping) = static.rule, eqx.combine(arrays, (static.loss, static.stopping))
+    rule, loss, stopping, source = system
 
     def block(number, points, step_size):
         position = number * static.block + lax.iota(jnp.int32, static.block)
@@ -249,18 +255,17 @@ def begin(static: Static, arrays, points, window, step_size, num_lanes, stop) ->
         real = position < num_lanes
         alive = over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state) & real
         zeros = jnp.zeros(static.block, jnp.int32)
-        return _sweep(static, arrays, Lanes(state, zeros, alive, zeros, step_size), real, jnp.int32(0), stop)
+        return _sweep(static, system, Lanes(state, zeros, alive, zeros, step_size), real, jnp.int32(0), stop)
 
-    source, points = (None, points) if window is None else (points, None)
     num_blocks = static.chunk // static.block
     points = jax.tree.map(lambda leaf: leaf.reshape(num_blocks, static.block, *leaf.shape[1:]), points)
     step_size = step_size.reshape(num_blocks, -1) if step_size.ndim else jnp.broadcast_to(step_size, num_blocks)
     return lax.map(lambda each: block(*each), (lax.iota(jnp.int32, num_blocks), points, step_size))
 
 
-def resume(static: Static, arrays, lanes: Lanes, start, stop) -> Swept:
+def resume(static: Static, system: System, lanes: Lanes, start, stop) -> Swept:
     """Later passes: the stragglers, densely packed."""
-    return lax.map(lambda block: _sweep(static, arrays, block, block.alive, start, stop), lanes)
+    return lax.map(lambda block: _sweep(static, system, block, block.alive, start, stop), lanes)
 
 
 CPU_OPTIONS = {
@@ -270,11 +275,14 @@ CPU_OPTIONS = {
 }
 
 
-@lru_cache(maxsize=256)
-def compiled(platform: str, static: Static) -> tuple[Callable, Callable]:
-    """`begin` and `resume` for a job, jitted for a platform; kept, so that the next such job compiles nothing."""
-    options = CPU_OPTIONS if platform == "cpu" and _accepted() else None
-    return tuple(jax.jit(partial(fn, static), compiler_options=options) for fn in (begin, resume))
+def compiled(platform: str, entry: Entry, static: Static) -> tuple[Callable, Callable]:
+    """`begin` and `resume` of a system, `(its numbers, ...) -> Swept`, jitted for a platform, and kept in its entry."""
+
+    def make():
+        options, trace = CPU_OPTIONS if platform == "cpu" and _accepted() else None, entry.slot.trace
+        return tuple(jax.jit(partial(trace, partial(fn, static)), compiler_options=options) for fn in (begin, resume))
+
+    return entry.once((platform, static), make)
 
 
 @lru_cache(maxsize=1)

@@ -5,12 +5,15 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
 from jax import lax
 
-from gdstab.ensembles._tuning import all_equations, calls_lapack, cores, worker_pool
+from gdstab._compiling import Use, kind_of
+from gdstab._guard import all_equations, runs_alone, turn
+from gdstab._identity import is_any_array
+from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
+from gdstab.ensembles._tuning import cores, worker_pool
 from gdstab.sampling import GROUP
 
 SMALLEST_ROW = 1024
@@ -23,32 +26,23 @@ def is_source(initial) -> bool:
 
 def as_points(initial) -> tuple[Any, int]:
     """Initial points as a pytree of NumPy or JAX arrays with one leading axis, and their number."""
-    leaves, treedef = jax.tree.flatten(initial)
-    leaves = [
-        leaf if hasattr(leaf, "dtype") else np.asarray(leaf, jax.dtypes.canonicalize_dtype(float)) for leaf in leaves
-    ]
-    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
+    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(initial)}
     if len(sizes) != 1 or None in sizes:
         raise ValueError(
             "`initial` must be one array [points, ...], or a pytree of arrays that share their leading axis, but got "
-            f"shapes {[leaf.shape for leaf in leaves]}. For one orbit use `orbits.settle`, or add an axis."
+            f"shapes {shapes_of(initial)}. For one orbit use `orbits.settle`, or add an axis."
         )
-    for leaf in leaves:
-        if not np.issubdtype(leaf.dtype, np.floating):
-            raise ValueError(
-                f"`initial` must hold real floating-point numbers, but got {leaf.dtype}: convert it first."
-            )
-        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-            raise ValueError(
-                f"`initial` is {leaf.dtype}, which JAX has disabled: call `jax.config.update('jax_enable_x64', True)` "
-                "first (or set JAX_ENABLE_X64=1), or convert the points to float32."
-            )
-    if len({leaf.dtype for leaf in leaves}) != 1:
-        raise ValueError(f"`initial` must have one dtype, but got {sorted({str(leaf.dtype) for leaf in leaves})}.")
-    (num_points,) = sizes
-    if num_points == 0:
+    if sizes == {0}:
         raise ValueError("`initial` holds no points: expected at least one along its leading axis.")
-    return jax.tree.unflatten(treedef, leaves), num_points
+    initial = as_theta(initial)
+    check_one_dtype(initial)
+    dtype = jax.tree.leaves(initial)[0].dtype
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"`initial` is {dtype}, which JAX has disabled: call `jax.config.update('jax_enable_x64', True)` "
+            "first (or set JAX_ENABLE_X64=1), or convert the points to float32."
+        )
+    return initial, sizes.pop()
 
 
 class Feed(NamedTuple):
@@ -79,7 +73,7 @@ class Feed(NamedTuple):
             step_size = self.step_sizes[lane if self.paired else lane // self.num_points]
         if is_source(self.initial):
             group, offset = divmod(first, GROUP)
-            return self.initial, (np.int32(group), np.int32(offset)), step_size
+            return None, (np.int32(group), np.int32(offset)), step_size
         if self.by_rows:
             points = _take(self.initial, slice(first, first + len(lane)))
             return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, step_size
@@ -146,34 +140,52 @@ def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | N
     >>> map_points(lambda theta: jnp.sum(theta**2), jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [5.0, 25.0]
     """
-    leaves = jax.tree.leaves(points)
-    total = leaves[0].shape[0]
+    points = as_state(points)
+    sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(points)}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            "expected `points` as one array [points, ...], or as a pytree of arrays that share their leading axis, got "
+            f"shapes {shapes_of(points)}; add an axis to a single point"
+        )
+    (total,) = sizes
     if total == 0:
         raise ValueError("`points` is empty: expected at least one point along the leading axis.")
-    arrays, static = eqx.partition(fn, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
-    equations = all_equations(fn, one)
-    chunk = chunk or max(2**28 // _working_bytes(equations), 1)
-    workers = 1 if jax.default_backend() != "cpu" or calls_lapack(equations) else cores()
+    chunk = chunk if chunk is None else check_count(chunk, "chunk")
+    block = block if block is None else check_count(block, "block")
+    use = Use(fn, is_any_array)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), points)
+    bytes_each, alone = use.entry.once(("needs", kind_of((shapes, use.numbers))), lambda: _needs(use, shapes))
+    chunk = chunk or max(2**28 // bytes_each, 1)
+    workers = 1 if jax.default_backend() != "cpu" or alone else cores()
     chunk = min(chunk, -(-total // workers))
     block = min(block or getattr(fn, "points_together", None) or chunk, chunk)
     chunk = -(-chunk // block) * block
+    mapped = use.entry.once(("map", block), lambda: jax.jit(partial(use.entry.slot.trace, partial(_mapped, block))))
 
     def part(start):
         rows = np.minimum(np.arange(start, start + chunk), total - 1)
-        return _take(_mapped(static, block, arrays, _take(points, rows)), slice(total - start))
+        with turn(alone):
+            return _take(mapped(use.numbers, _take(points, rows)), slice(total - start))
 
-    with worker_pool(workers) as pool:
-        parts = list(pool.map(part, range(0, total, chunk)))
+    if workers == 1:
+        parts = [part(start) for start in range(0, total, chunk)]
+    else:
+        with worker_pool(workers) as pool:
+            parts = list(pool.map(part, range(0, total, chunk)))
     return jax.tree.map(lambda *pieces: np.concatenate(pieces), *parts)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _mapped(static, block, arrays, points):
-    fn = eqx.combine(arrays, static)
+def _mapped(block, fn, points):
     if jax.tree.leaves(points)[0].shape[0] == block:
         return jax.vmap(fn)(points)
     return lax.map(fn, points, batch_size=None if block == 1 else block)
+
+
+def _needs(use: Use, one) -> tuple[int, bool]:
+    """Bytes that a function works with at one point, and whether it must run alone."""
+    traced = jax.make_jaxpr(partial(use.entry.slot.trace, lambda fn, *args: fn(*args)))(use.numbers, one)
+    equations = all_equations(traced)
+    return _working_bytes(equations), runs_alone(equations)
 
 
 def _working_bytes(equations) -> int:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gdstab._compiling import Use, kind_of
+from gdstab._guard import turn
 from gdstab.ensembles._kernel import Lanes, Static, Swept, compiled
 from gdstab.ensembles._points import Feed
 from gdstab.ensembles._tuning import Tuning, stops
@@ -35,8 +37,9 @@ class Tile(NamedTuple):
 class Job(NamedTuple):
     """What all tiles of one ensemble share."""
 
+    use: Use  # of the `System`
     static: Static
-    arrays: Any  # the arrays of the loss and of the stopping rule
+    numbers: list  # those of the system, on the device
     feed: Feed
     tuning: Tuning
     point: Any  # shapes and dtype of one initial point
@@ -49,6 +52,7 @@ class Job(NamedTuple):
     pool: ThreadPoolExecutor
     turns: itertools.count
     lock: threading.Lock
+    alone: bool  # whether no other pass may run beside one of this job
 
 
 class Packed(NamedTuple):
@@ -91,19 +95,16 @@ def _pieces(total: int, size: int) -> list[tuple[int, int]]:
     return [(a, min(a + size, total)) for a in range(0, total, size)]
 
 
-_WARM: set = set()
-"""What has been compiled in this process: kinds of pass, with all that they depend on."""
-
-
 def _warm_up(job: Job, kind: str, call: Callable, *args) -> float:
     """Seconds that the first call of its kind takes, on lanes that only pad: those of its compilation."""
-    known = (kind, job.static, job.tuning, job.devices, job.feed.by_rows, *jax.tree.leaves(job.point))
+    known = (kind, job.static, job.tuning, job.devices, job.feed.by_rows, kind_of((job.point, job.numbers)))
+    warm = job.use.entry.once("warm", set)
     with job.lock:
-        if known in _WARM:
+        if known in warm:
             return 0.0
         begin = time.perf_counter()
         call(job, *args)
-        _WARM.add(known)
+        warm.add(known)
         return time.perf_counter() - begin
 
 
@@ -113,24 +114,27 @@ def _place(job: Job, args):
 
 
 def _first_pass(job: Job, start: int, stop: int, until: int) -> Swept:
-    first, _ = compiled(job.devices[0].platform, job.static)
+    first, _ = compiled(job.devices[0].platform, job.use.entry, job.static)
     args = _place(job, job.feed(start, stop, job.tuning.chunk))
-    return jax.block_until_ready(first(job.arrays, *args, np.int32(stop - start), np.int32(until)))
+    with turn(job.alone):
+        return jax.block_until_ready(first(job.numbers, *args, np.int32(stop - start), np.int32(until)))
 
 
 def _later_pass(job: Job, part: Packed, since: int, until: int) -> Swept:
     chunk, block = job.tuning.later, job.tuning.block
     static = job.static._replace(chunk=chunk, want_state=True)
-    again, later = compiled(job.devices[0].platform, static)
+    again, later = compiled(job.devices[0].platform, job.use.entry, static)
     if part.state is None:  # cheaper than handing back the states of all lanes for the sake of a few
         args = _place(job, job.feed.take(part.lane, chunk))
-        return jax.block_until_ready(again(job.arrays, *args, np.int32(len(part.place)), np.int32(until)))
+        with turn(job.alone):
+            return jax.block_until_ready(again(job.numbers, *args, np.int32(len(part.place)), np.int32(until)))
     state = jax.tree.map(lambda leaf: _spread(leaf, chunk, block), part.state)
     alive = (np.arange(chunk) < len(part.place)).reshape(-1, block)
     count, period = np.full(alive.shape, since, np.int32), np.zeros(alive.shape, np.int32)
     sizes = np.full(chunk // block, part.step_size) if job.feed.by_rows else _spread(part.step_size, chunk, block)
     lanes = Lanes(state, count, alive, period, sizes)
-    return jax.block_until_ready(later(job.arrays, _place(job, lanes), np.int32(since), np.int32(until)))
+    with turn(job.alone):
+        return jax.block_until_ready(later(job.numbers, _place(job, lanes), np.int32(since), np.int32(until)))
 
 
 def _finish(job: Job, store: "_Store", start: int, since: int, until: int, call: Callable, place) -> tuple[Packed, int]:
@@ -173,11 +177,11 @@ class _Store:
         where = slice(place.start, place.stop) if isinstance(place, range) else place
         self.outcome[where] = _flat(swept.outcome, used)
         self.steps[where] = _flat(swept.count, used)
-        if job.static.stopping.max_period is not None:
+        if job.use.tree.stopping.max_period is not None:
             self.period[where] = _flat(swept.period, used)
         if self.loss is not None:
             self.loss[where] = _flat(swept.loss, used)
-        for rooms, found in ((self.theta, job.static.rule.theta), (self.state, lambda state: state)):
+        for rooms, found in ((self.theta, job.use.tree.rule.theta), (self.state, lambda state: state)):
             if rooms is not None:
                 for room, leaf in zip(jax.tree.leaves(rooms), jax.tree.leaves(found(swept.state)), strict=True):
                     room[where] = _flat(leaf, used)
@@ -186,14 +190,14 @@ class _Store:
 def _flat(leaf, used: int) -> np.ndarray:
     """`[blocks, *shape, block]` -> the first `used` of `[blocks x block, *shape]`."""
     leaf = np.moveaxis(np.asarray(leaf), -1, 1)
-    return leaf.reshape(-1, *leaf.shape[2:])[:used]
+    return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:used]
 
 
 def _spread(leaf: np.ndarray, chunk: int, block: int) -> np.ndarray:
     """`[n, *shape]` -> `[chunk / block, *shape, block]`, padded with zeros."""
     padded = np.zeros((chunk, *leaf.shape[1:]), leaf.dtype)
     padded[: len(leaf)] = leaf
-    return np.moveaxis(padded.reshape(-1, block, *leaf.shape[1:]), 1, -1)
+    return np.moveaxis(padded.reshape(chunk // block, block, *leaf.shape[1:]), 1, -1)
 
 
 def _join(parts: tuple[Packed, ...]) -> Packed:

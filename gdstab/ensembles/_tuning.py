@@ -7,6 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from gdstab._guard import refuse_forked
+
 FIRST_STOP, GROWTH = 32, 4
 """Stragglers are packed after 32, 128, 512, ... updates: the last pass holds only the few that creep."""
 
@@ -66,40 +68,9 @@ def bytes_of(state) -> int:
     return max(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)), 1)
 
 
-def all_equations(fn, *args) -> list:
-    """The primitive operations of a function, those of inner functions and loops included."""
-
-    def inside(jaxpr):
-        for equation in jaxpr.eqns:
-            yield equation
-            for part in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
-                if _is_jaxpr(part):
-                    yield from inside(getattr(part, "jaxpr", part))
-
-    return list(inside(jax.make_jaxpr(fn)(*args).jaxpr))
-
-
-def _is_jaxpr(part) -> bool:
-    return hasattr(part, "eqns") or hasattr(part, "jaxpr")
-
-
-LAPACK = frozenset({
-    "cholesky", "cholesky_update", "eig", "eigh", "geqp3", "geqrf", "hessenberg", "householder_product", "lu", "ormqr",
-    "qr", "schur", "svd", "triangular_solve", "tridiagonal", "tridiagonal_solve",
-})  # fmt: skip
-
-
-def calls_lapack(equations: list) -> bool:
-    """Whether a function must have the CPU to itself.
-
-    jaxlib's batched LAPACK kernels share one thread pool, and two of them running at once wait for each other for
-    ever (seen in 0.10.2).
-    """
-    return any(equation.primitive.name in LAPACK for equation in equations)
-
-
 def worker_pool(workers: int) -> ThreadPoolExecutor:
     """Host threads that see the caller's JAX settings, which `with jax.enable_x64(True)` makes per thread."""
+    refuse_forked()
     settings = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
 
     def adopt():

@@ -12,9 +12,10 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Int8
 
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_count, check_loss, check_one_dtype, check_positive, check_step_sizes
+from gdstab._validate import as_theta, check_count, check_loss, check_one_dtype, check_positive, check_step_sizes
 from gdstab.flow.gradient_flow import follow
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus
@@ -147,6 +148,7 @@ def deviation(
     >>> bool(abs(found.distance[0, -1] - (jnp.exp(-1.0) - 0.9**10)) < 1e-7)
     True
     """
+    theta0 = as_theta(theta0)
     one = theta0 if map_points is None else jax.tree.map(lambda leaf: leaf[0], theta0)
     check_loss(loss, one)
     check_one_dtype(one)
@@ -325,6 +327,6 @@ def _apart(a, b):
     return jnp.where(jnp.isnan(gaps), jnp.inf, jnp.sqrt(gaps))
 
 
-@eqx.filter_jit
+@jit
 def _run(march, theta0):
     return march(theta0)

@@ -1,5 +1,6 @@
 r"""Gradient flow $\dot\theta = -\nabla L(\theta)$: the limit of descent for small steps; time is $\eta$ times steps."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,11 +13,15 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
-from gdstab._validate import check_loss, check_one_dtype, check_positive, is_concrete
+from gdstab._validate import as_theta, check_loss, check_one_dtype, check_positive, is_concrete
 from gdstab.flow.method import Method
 from gdstab.flow.status import FlowStatus, judge
+
+_solve = inspect.unwrap(diffrax.diffeqsolve)
+"""Without the compilation of its own, which would ask for a hash of the loss, and hold it."""
 
 
 class Flow(eqx.Module):
@@ -159,7 +164,7 @@ def gradient_flow(
     >>> bool(abs(flow.theta[0] - 2 / jnp.e) < 1e-7)
     True
     """
-    check_loss(loss, theta0)
+    theta0 = check_loss(loss, theta0)
     check_one_dtype(theta0)
     dtype = jnp.result_type(*jax.tree.leaves(theta0))
     method = Method.of(dtype, rtol, atol, escape_radius, step, solver, max_steps)
@@ -170,7 +175,7 @@ def gradient_flow(
     return follow(loss, theta0, zero, time, method, times=times, observe=observe, until=until, dense=dense)
 
 
-@eqx.filter_jit
+@jit
 def follow(
     loss: LossFn, theta: Theta, start: Scalar, stop: Scalar, method: Method, *,
     times: Float[Array, " times"] | None = None, observe: Callable | None = None, until: Callable | None = None,
@@ -194,7 +199,7 @@ def follow(
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        found = diffrax.diffeqsolve(
+        found = _solve(
             diffrax.ODETerm(_velocity), method.solver,
             t0=start, t1=end, dt0=first, y0=theta, args=loss,
             saveat=diffrax.SaveAt(subs=saves, dense=dense), stepsize_controller=method.controller(stop - start),
@@ -236,6 +241,7 @@ def gradient_flows(
     True
     """
     _check_times(time, settings.get("save_at"))
+    starts = as_theta(starts)
     one = _From(loss, np.asarray(time, jnp.result_type(*jax.tree.leaves(starts))), tuple(sorted(settings.items())))
     return map_points(one, starts) if map_points else _vmapped(one, starts)
 
@@ -256,7 +262,7 @@ class _From(eqx.Module):
         return gradient_flow(self.loss, theta, self.time, **dict(self.settings))
 
 
-@eqx.filter_jit
+@jit
 def _vmapped(one, starts):
     return jax.vmap(one)(starts)
 

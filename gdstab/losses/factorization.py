@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gdstab._numerics import as_floats, matmul
 from gdstab._types import Point, Scalar
-from gdstab._validate import check_count, is_concrete
+from gdstab._validate import check_count, is_concrete, whole
 from gdstab.losses.sensing import Planted, Sensing, check_chosen
 
 
@@ -41,7 +41,7 @@ class MatrixFactorisation(Sensing):
     """
 
     target: Float[Array, "rows columns"] = eqx.field(converter=as_floats)
-    rank: int = eqx.field(static=True)
+    rank: int = eqx.field(static=True, converter=whole)
     symmetric: bool = eqx.field(default=False, static=True)
     scale: ArrayLike = 0.5
     norm: str = eqx.field(default="l2", static=True)
@@ -203,7 +203,7 @@ class MatrixRecovery(Planted):
 
     measurements: Float[Array, "num rows columns"] = eqx.field(converter=as_floats)
     values: Float[Array, " num"] = eqx.field(converter=as_floats)
-    rank: int | None = eqx.field(default=None, static=True)
+    rank: int | None = eqx.field(default=None, static=True, converter=whole)
     symmetric: bool = eqx.field(default=False, static=True)
     scale: ArrayLike = 0.5
     norm: str = eqx.field(default="l2", static=True)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gdstab._types import Scalar
-from gdstab._validate import check_count
+from gdstab._validate import check_count, whole
 from gdstab.losses.initialisation import near_balanced_layers, random_layers
 from gdstab.sampling.networks import check_widths
 
@@ -187,7 +187,7 @@ class ConvolutionalNetwork(FeedForward):
 
     weights: tuple[Float[Array, "..."], ...]
     biases: tuple[Float[Array, " _"], ...] | None = None
-    padding: int = eqx.field(default=0, static=True)
+    padding: int = eqx.field(default=0, static=True, converter=whole)
     pooling: str = eqx.field(default="max", static=True)
     activation: str = eqx.field(default="relu", static=True)
     slope: float = eqx.field(default=0.01, static=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from gdstab._numerics import as_floats, tree_sum
 from gdstab._types import Scalar, Theta
-from gdstab._validate import check_one_dtype, check_theta, is_concrete
+from gdstab._validate import as_theta, check_one_dtype, is_concrete
 
 LOSSES = ("cross_entropy", "mse")
 REDUCTIONS = ("mean", "sum")
@@ -66,7 +66,7 @@ class NetworkRisk(eqx.Module):
                 f"expected a model with arrays of real numbers to train, got {type(self.network).__name__} without "
                 "any; build its layers as equinox Modules, and make integer arrays floats"
             )
-        check_theta(self.theta0)
+        as_theta(self.theta0)
         check_one_dtype(self.theta0)
         samples, targets = jnp.shape(self.inputs), jnp.shape(self.targets)
         if not samples or 0 in samples or targets[:1] != samples[:1]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gdstab._numerics import as_floats, identity_tolerance, matmul, tree_sum
 from gdstab._types import Point
-from gdstab._validate import check_count
+from gdstab._validate import check_count, whole
 from gdstab.losses.sensing import Planted, check_chosen
 
 MAX_DESIGN_DIM = 12
@@ -50,7 +50,7 @@ class QuadraticNetwork(Planted):
 
     inputs: Float[Array, "num features"] = eqx.field(converter=as_floats)
     values: Float[Array, " num"] = eqx.field(converter=as_floats)
-    neurons: int = eqx.field(default=1, static=True)
+    neurons: int = eqx.field(default=1, static=True, converter=whole)
     scale: ArrayLike = 0.5
     norm: str = eqx.field(default="l2", static=True)
     at_zero: ArrayLike = 0.0
@@ -94,7 +94,7 @@ class QuadraticNetwork(Planted):
         3.0
         """
         truth = as_floats(truth)
-        check_count(neurons, "neurons")
+        neurons = check_count(neurons, "neurons")
         if truth.ndim != 1 or truth.size == 0 or truth.size % neurons:
             raise ValueError(f"truth: expected a flat point with {neurons} rows, got shape {truth.shape}; ravel it")
         return cls.planted(

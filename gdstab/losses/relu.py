@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gdstab._types import Scalar, Theta
-from gdstab._validate import check_count, is_concrete
+from gdstab._validate import check_count, is_concrete, whole
 from gdstab.losses import relu_pieces
 from gdstab.losses.relu_spline import Problem
 from gdstab.losses.relu_target import PiecewiseLinear, Polynomial
@@ -70,7 +70,7 @@ class ShallowReLU(eqx.Module):
     (0.0, 4.0)
     """
 
-    neurons: int = eqx.field(static=True)
+    neurons: int = eqx.field(static=True, converter=whole)
     interval: tuple[ArrayLike, ArrayLike] = eqx.field(default=(0.0, 1.0), converter=_as_interval)
     target: Polynomial | PiecewiseLinear = eqx.field(default=(0.0, 1.0), converter=_as_target)
     leak: ArrayLike = eqx.field(default=0.0, converter=lambda value: float(value) if isinstance(value, int) else value)

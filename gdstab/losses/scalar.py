@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from gdstab._numerics import tree_sum
 from gdstab._types import Point, Scalar
-from gdstab._validate import check_count, check_positive, is_concrete
+from gdstab._validate import check_count, check_positive, is_concrete, whole
 
 
 def _as_float(value):
@@ -41,7 +41,7 @@ class ScalarProduct(eqx.Module):
     (1.0, 0.0)
     """
 
-    depth: int = eqx.field(default=2, static=True)
+    depth: int = eqx.field(default=2, static=True, converter=whole)
     target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
     scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
 
@@ -123,7 +123,7 @@ class VectorProduct(eqx.Module):
     2.0
     """
 
-    dim: int = eqx.field(static=True)
+    dim: int = eqx.field(static=True, converter=whole)
     target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
     scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
 
@@ -244,4 +244,4 @@ def _check_constants(target, scale):
     if is_concrete(target) and not math.isfinite(float(target)):
         raise ValueError(f"target: expected a finite number, got {target}; pass the number that the product should be")
     if is_concrete(scale):
-        check_positive(scale, "scale")
+        scale = check_positive(scale, "scale")

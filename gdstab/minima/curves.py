@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from scipy.interpolate import CubicSpline
 
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Theta
@@ -82,7 +83,7 @@ def trace_curve(
     return Curve(jax.vmap(unravel)(jnp.asarray(points)), arc, top)
 
 
-@eqx.filter_jit
+@jit
 def _walk(on_flat, r, x, along, *, step, num_steps):
     def advance(carry, _):
         x, along = carry

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._types import LossFn, Point, Theta
 from gdstab.minima.manifold import (
@@ -114,12 +115,12 @@ def _descend(on_flat, r, x, max_iterations):
     return best, best_top, stationarity
 
 
-@eqx.filter_jit
+@jit
 def _top(on_flat, x):
     return curvature.eigenvalues(on_flat, x)[-1]
 
 
-@eqx.filter_jit
+@jit
 def _smooth_sharpness(chart, z):
     """Value, gradient in the chart's z, and the point of M; the value is infinite outside the chart."""
     on_flat, r, centre, tangent, normal, beta = chart

@@ -11,10 +11,11 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gdstab._compiling import jit
 from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Point, Scalar, Theta
-from gdstab._validate import check_theta
+from gdstab._validate import as_theta, check_count
 from gdstab.sampling import gaussian
 
 Residual = Callable[[Theta], Array] | None
@@ -27,7 +28,7 @@ Residual = Callable[[Theta], Array] | None
 
 def flat_residual(loss: LossFn, theta: Theta, residual: Residual):
     """The residual as a function of flat vectors, the flat point, and the way back."""
-    check_theta(theta)
+    theta = as_theta(theta)
     residual = getattr(loss, "residual", None) if residual is None else residual
     if residual is None:
         raise ValueError(
@@ -47,7 +48,7 @@ def _evaluate(residual, unravel, x):
     return ravel_pytree(residual(unravel(x)))[0]
 
 
-@eqx.filter_jit
+@jit
 def jacobian(r: Callable, x: Point) -> Float[Array, "outputs n"]:
     """The Jacobian of the residual, at full matmul precision."""
     with jax.default_matmul_precision("highest"):
@@ -68,7 +69,7 @@ def split(r: Callable, x: Point) -> tuple[np.ndarray, np.ndarray]:
     return Vt[:rank], Vt[rank:]
 
 
-@eqx.filter_jit
+@jit
 def residual_norm(r: Callable, x: Point) -> Scalar:
     """Euclidean norm of the residual."""
     return jnp.linalg.norm(r(x))
@@ -118,11 +119,11 @@ def project(loss: LossFn, theta: Theta, *, residual: Residual = None, max_steps:
     True
     """
     r, x, unravel = flat_residual(loss, theta, residual)
-    x, norm = settle(r, x, max_steps)
+    x, norm = settle(r, x, check_count(max_steps, "max_steps"))
     return Projection(unravel(x), norm)
 
 
-@eqx.filter_jit
+@jit
 def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
     """Levenberg-Marquardt, then Gauss-Newton: the point reached and the norm of its residual."""
     tol = 64 * float(jnp.finfo(x.dtype).eps)
@@ -180,6 +181,6 @@ def sample(
     `like` gives the structure and shapes of one point. The law on M is the image of the Gaussian, not a uniform
     measure. For linear networks `theory.factorisations.random_factorisation` draws exact minima instead.
     """
-    flat, unravel = ravel_pytree(like)
+    flat, unravel = ravel_pytree(as_theta(like))
     draws = gaussian(key, num, flat.shape[0], spread, dtype=flat.dtype)
     return map(lambda theta: project(loss, theta, residual=residual), jax.vmap(unravel)(draws))

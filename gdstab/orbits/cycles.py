@@ -15,9 +15,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int32
 
 from gdstab import stability
+from gdstab._compiling import jit
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State, Theta
-from gdstab._validate import check_count, check_step_sizes
+from gdstab._validate import as_state, check_count, check_loss, check_step_sizes
 from gdstab.orbits.single import rollout, settle_from
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
@@ -173,12 +174,13 @@ def refine(
     1.0
     """
     _check_autonomous(rule)
-    check_count(period, "period")
+    period, state = check_count(period, "period"), as_state(state)
+    check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol)
 
 
-@eqx.filter_jit
+@jit
 def _refine(rule, loss, state, step_size, period, rank_tol):
     found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol)
     states, theta = _along(rule, loss, found.state, found.step_size, period)
@@ -229,7 +231,8 @@ def find_cycle(
     (2, [0.8, 0.18])
     """
     _check_autonomous(rule)
-    check_count(max_period, "max_period")
+    max_period, state = check_count(max_period, "max_period"), as_state(state)
+    check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     step_size = jnp.asarray(check_step_sizes(step_size, dtype))
     grad_tol = float(jnp.finfo(dtype).eps) ** 0.5 if grad_tol is None else grad_tol
@@ -277,7 +280,7 @@ def _end_of_orbit(rule, loss, state, step_size, stopping):
     return end
 
 
-@eqx.filter_jit
+@jit
 def _settle(rule, loss, state, step_size, stopping):
     """Where the orbit ends, and how far one more step would move it, relative to its size."""
     end = settle_from(rule, loss, state, step_size, stopping)

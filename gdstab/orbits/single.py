@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int8, Int32
 
 from gdstab._types import LossFn, Scalar, State, Theta
-from gdstab._validate import is_concrete
+from gdstab._validate import as_state, check_count, check_loss, is_concrete
 from gdstab.outcomes import (
     Outcome,
     StoppingRule,
@@ -39,9 +39,12 @@ def rollout(rule: UpdateRule, num_steps: int, *, observe: Callable | None = None
     >>> path.tolist()
     [4.0, 2.0, 1.0]
     """
+    num_steps = check_count(num_steps, "num_steps", least=0)
     observe = rule.theta if observe is None else observe
 
     def run(loss, state, step_size):
+        state = as_state(state)
+
         def body(state, _):
             state = rule.step(loss, state, step_size)
             return state, observe(state)
@@ -71,6 +74,11 @@ def settle(
     until its slowest member is done. A loss that is below its floor where the orbit converged is refused
     (`outcomes.check_floor`); under `jit` nothing can be refused: look at `loss`.
 
+    Raises
+    ------
+    ValueError
+        If the loss is no real scalar, or `theta` holds anything but real floating-point numbers.
+
     Examples
     --------
     >>> import jax.numpy as jnp
@@ -79,6 +87,7 @@ def settle(
     >>> Outcome(int(end.outcome)).name, int(end.steps), float(end.theta)
     ('CONVERGED', 3, 0.125)
     """
+    theta = check_loss(loss, theta)
     step_size = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta)))
     return settle_from(rule, loss, rule.init(theta, step_size), step_size, stopping)
 
@@ -87,6 +96,7 @@ def settle_from(
     rule: UpdateRule, loss: LossFn, state: State, step_size: Float[Array, ""] | float, stopping: StoppingRule
 ) -> Settled:
     """As `settle`, from a state of the rule, with the momentum and the counters it has."""
+    state = jax.tree.map(jnp.asarray, as_state(state))
     step_size = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(rule.theta(state))))
     zero = jnp.zeros((), jnp.int32)
     cycles = stopping.max_period is not None

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gdstab._validate import check_box, check_count, check_dtype, check_positive
+from gdstab._compiling import jit
+from gdstab._validate import check_box, check_count, check_dtype, check_positive, whole
 from gdstab.sampling import draws, networks
 from gdstab.sampling.sources import Points
 
@@ -73,7 +74,7 @@ class RandomSource(eqx.Module):
     low: Float[Array, " dim"]  # added to the draws
     size: Float[Array, " dim"]  # multiplies them; draws that are normal have variance 1/2
     kind: str = eqx.field(static=True)
-    num_points: int = eqx.field(static=True)
+    num_points: int = eqx.field(static=True, converter=whole)
     widths: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __check_init__(self):
@@ -166,7 +167,12 @@ class RandomSource(eqx.Module):
 
 
 def _all_points(source):
-    return eqx.filter_jit(source)(jnp.arange(source.num_points))
+    return _made(source, source.num_points)
+
+
+@jit
+def _made(source, num):
+    return source(jnp.arange(num))
 
 
 def _isotropic(dim, size, dtype):

@@ -18,9 +18,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from gdstab import _arguments as arguments
+from gdstab._compiling import jit
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import check_count, check_loss, check_positive
+from gdstab._validate import as_state, check_count, check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
 
 MAX_LENGTH = 20_000
@@ -289,8 +290,9 @@ def centre_stable(
     0.0
     """
     check_autonomous(rule)
+    state = as_state(state)
     check_loss(loss, rule.theta(state))
-    check_count(max_iterations, "max_iterations")
+    max_iterations = check_count(max_iterations, "max_iterations")
     z = ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0]
     eps = float(jnp.finfo(z.dtype).eps)
     step = _Flat(rule, loss, state, jnp.asarray(check_positive(step_size, "step_size"), z.dtype))
@@ -314,7 +316,7 @@ def centre_stable(
     return _widened(made) if radius is None else made
 
 
-@eqx.filter_jit
+@jit
 def _linearised(step: _Flat, x):
     """The image of x under the map, and the Jacobian there."""
     return step(x), jacobian(step.rule, step.loss, step.unravel(x), step.step_size)
@@ -338,7 +340,7 @@ def _length(split: Splitting, eps: float) -> int:
     return length
 
 
-@eqx.filter_jit
+@jit
 def _contraction(made: CentreStable, points):
     found = jax.vmap(made.evaluate)(points)
     return jnp.max(found.factor, initial=0), jnp.all(found.iterations < made.max_iterations)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gdstab import _arguments as arguments
+from gdstab._compiling import jit
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -55,7 +56,7 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     >>> state[1][0].trace.tolist()
     [0.0, 0.0]
     """
-    _check(rule, loss, theta, step_size)
+    theta = _check(rule, loss, theta, step_size)
     eta, state = _at_rest(rule, theta, step_size)
     flat = _flat(state)
     tol = float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else check_positive(tol, "tol")
@@ -93,7 +94,7 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     >>> round(float(found.theta[0]), 6)  # 2 (theta - 3) + theta = 0
     2.0
     """
-    _check(rule, loss, guess, step_size)
+    guess = _check(rule, loss, guess, step_size)
     eta, state = _at_rest(rule, guess, step_size)
     x = _flat(state)
     eps = float(np.finfo(x.dtype).eps)
@@ -126,10 +127,10 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
 _MOMENTS = {"nu", "sum_of_squares"}
 
 
-def _check(rule, loss, theta, step_size) -> None:
-    check_loss(loss, theta)
-    check_positive(step_size, "step_size")
+def _check(rule, loss, theta, step_size) -> Theta:
+    step_size = check_positive(step_size, "step_size")
     check_autonomous(rule)
+    return check_loss(loss, theta)
 
 
 def _at_rest(rule, theta, step_size):
@@ -155,13 +156,13 @@ def _combined(state, flat):
     return eqx.combine(ravel_pytree(moving)[1](flat), fixed)
 
 
-@eqx.filter_jit
+@jit
 def _displacement(rule, loss, state, eta, flat):
     with jax.default_matmul_precision("highest"):
         return _flat(rule.step(loss, _combined(state, flat), eta)) - flat
 
 
-@eqx.filter_jit
+@jit
 def _slope(rule, loss, state, eta, flat):
     return jacobian(rule, loss, _combined(state, flat), eta)
 

@@ -54,7 +54,7 @@ def transient_growth(jacobian, *, max_power: int = 1000, entries: int | None = N
     (1, 10.025, True)
     """
     matrix = _square(jacobian)
-    check_count(max_power, "max_power")
+    max_power = check_count(max_power, "max_power")
     n = len(matrix)
     kept = n if entries is None else check_count(entries, "entries")
     if kept > n:

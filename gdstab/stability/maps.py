@@ -12,6 +12,7 @@ from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
+from gdstab._validate import as_state
 
 
 def check_autonomous(rule) -> None:
@@ -38,6 +39,7 @@ def jacobian(
         entries.
     """
     check_autonomous(rule)
+    state = as_state(state)
     moving, fixed = eqx.partition(state, eqx.is_inexact_array)
     if not jax.tree.leaves(moving):
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")

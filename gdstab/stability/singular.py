@@ -99,7 +99,7 @@ def singular_set(
     """
     from contourpy import LineType, contour_generator  # noqa: PLC0415  (optional: the core runs without it)
 
-    check_positive(step_size, "step_size")
+    step_size = check_positive(step_size, "step_size")
     sides, counts = check_box(box, 2), check_resolution(resolution, 2)
     if min(counts) < 2:
         raise ValueError(f"resolution: expected at least 2 points per axis for contours, got {counts}; raise it")

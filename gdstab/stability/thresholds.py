@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +11,10 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import _arguments as arguments
 from gdstab import curvature
+from gdstab._compiling import jit
 from gdstab._numerics import rank_tolerance
 from gdstab._types import LossFn, Scalar, State, Theta
-from gdstab._validate import check_positive
+from gdstab._validate import as_state, as_theta, check_positive
 from gdstab.stability.fixed_points import extend
 from gdstab.stability.maps import multipliers
 
@@ -58,7 +58,7 @@ def preconditioned_sharpness(loss: LossFn, theta: Theta, preconditioner: Theta) 
     >>> print(round(float(preconditioned_sharpness(lambda t: jnp.sum(t**2), jnp.ones(2), jnp.array([0.5, 4.0]))), 6))
     4.0
     """
-    flat, unravel = ravel_pytree(theta)
+    flat, unravel = ravel_pytree(as_theta(theta))
     root = jnp.sqrt(ravel_pytree(preconditioner)[0])
     return curvature.sharpness(lambda z: loss(unravel(flat + z / root)), jnp.zeros_like(flat))
 
@@ -116,7 +116,7 @@ def threshold_of(
     low, high = check_positive(low, "low"), check_positive(high, "high")
     if low >= high:
         raise ValueError(f"expected low < high, got {low} and {high}; swap or widen them")
-    state = extend(rule, loss, theta, low) if state is None else state
+    state = extend(rule, loss, theta, low) if state is None else as_state(state)
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     eps = float(np.finfo(dtype).eps)
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
@@ -145,6 +145,6 @@ def threshold_of(
         found[0], found[-1] = 0, multiplier  # the ends are known
 
 
-@eqx.filter_jit
+@jit
 def _leading(rule, loss, state, step_sizes):
     return lax.map(lambda eta: multipliers(rule, loss, state, eta)[0], step_sizes)

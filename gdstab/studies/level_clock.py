@@ -17,7 +17,7 @@ class Clocked(NamedTuple):
     near: Int32[Array, " levels"]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # of numbers: it holds nothing of anybody's
 def descent_with_clock(levels: tuple[float, ...], band: float) -> UpdateRule:
     """Gradient descent; `state.near` counts the updates whose loss is within `band` of a level, relative to it.
 

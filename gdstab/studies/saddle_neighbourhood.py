@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import ensembles, figures, stability, updates
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
 from gdstab.stability import CentreStable
@@ -166,7 +167,7 @@ class _Image(eqx.Module):
         return jnp.concatenate(self.manifold.coordinates(self.manifold.step(state)))
 
 
-@eqx.filter_jit
+@jit
 def _follow(image: _Image, points, steps: int):
     """Orbits [lanes, steps + 1, n] from points [lanes, n]; one that is far away stays where it is."""
 

@@ -24,6 +24,7 @@ from scipy.optimize import minimize_scalar
 from gdstab import _arguments as arguments
 from gdstab._numerics import identity_tolerance, rank_tolerance, rounding
 from gdstab._types import Scalar
+from gdstab._validate import check_count
 
 Inputs = Float[Array | np.ndarray, "d_in samples"]
 Targets = Float[Array | np.ndarray, "d_out samples"]
@@ -163,6 +164,7 @@ def flattest_sharpness(sigma_max: float | Scalar, depth: int, scale: float = 0.5
     `sigma_max` is the largest singular value of $W^*$, `depth` is h. The lower bound is the arithmetic-geometric mean
     inequality on $\sum_l \lVert W_{h:l+1}^T u \rVert^2 \lVert W_{l-1:1} v \rVert^2$; it holds for bottlenecks too.
     """
+    depth = check_count(depth, "depth")
     return float(2 * scale * depth * sigma_max ** (2 - 2 / depth))
 
 

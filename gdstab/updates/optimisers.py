@@ -1,7 +1,6 @@
 """Any deterministic optax optimiser as an update rule."""
 
 import contextlib
-import functools
 from typing import Any
 
 import jax
@@ -10,10 +9,9 @@ import optax
 from jax.extend.core import Var
 
 from gdstab._types import LossFn
-from gdstab.updates.rules import UpdateRule
+from gdstab.updates.rules import Applied, UpdateRule
 
 
-@functools.lru_cache(maxsize=1024)
 def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
     r"""Any deterministic optax optimiser as an update rule on the state (theta, optax state).
 
@@ -35,7 +33,7 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
 
     Returns
     -------
-    The update rule, the same object for the same arguments.
+    The update rule; rules made by the same arguments are equal, and compile once.
 
     Raises
     ------
@@ -56,19 +54,14 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
             f"expected a function step_size -> optax.GradientTransformation, got {type(factory).__name__}; "
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
-    return UpdateRule(
-        functools.partial(begin_optax, factory, autonomous=autonomous),
-        functools.partial(step_optax, factory),
-        _first,
-        autonomous,
-    )
+    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), _first, autonomous)
 
 
 def _first(state):
     return state[0]
 
 
-def begin_optax(factory, theta, step_size, *, autonomous: bool = True):
+def begin_optax(factory, autonomous: bool, theta, step_size):
     """The state (theta, optax state) of the optimiser at its start; what is no deterministic rule is refused here."""
 
     def begin(size):

@@ -1,5 +1,6 @@
 """What a discrete dynamical system is here, and the simplest one: gradient descent."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,23 @@ class UpdateRule(NamedTuple):
     step: Callable[..., State]  # (loss, state, step_size) -> state; structure, shapes and dtypes are kept
     theta: Callable[..., Theta]  # state -> parameters
     autonomous: bool = True  # False where the map changes with the number of steps taken, as under a schedule
+
+
+class Applied(functools.partial):
+    """A function with its first arguments, equal to another one of the same objects."""
+
+    def __eq__(self, other):
+        """Whether the other one does the same."""
+        return (
+            type(other) is type(self)
+            and self.func is other.func
+            and len(self.args) == len(other.args)
+            and all(mine is its for mine, its in zip(self.args, other.args, strict=True))
+        )
+
+    def __hash__(self):
+        """By the identity of all that it holds."""
+        return hash((self.func, *map(id, self.args)))
 
 
 def gradient_descent() -> UpdateRule:

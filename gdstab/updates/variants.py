@@ -1,6 +1,5 @@
 """Rules made from rules: with the second moment held, and with a hyperparameter that differs between orbits."""
 
-import functools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -10,13 +9,12 @@ import numpy as np
 
 from gdstab._types import State, Theta
 from gdstab.updates.optimisers import begin_optax, step_optax
-from gdstab.updates.rules import UpdateRule
+from gdstab.updates.rules import Applied, UpdateRule
 
 _SECOND_MOMENTS = ("nu", "nu_max", "sum_of_squares")
 """What optax calls them: Adam and RMSprop, AMSGrad, Adagrad."""
 
 
-@functools.lru_cache(maxsize=1024)
 def from_family(family: Callable) -> UpdateRule:
     """An optimiser with one more number per orbit, such as its momentum: parameters are `(theta, number)`.
 
@@ -34,14 +32,12 @@ def from_family(family: Callable) -> UpdateRule:
     >>> rule.theta(state)[0].tolist()  # 2 -> 1 -> 1 - 0.25 * (2 + 0.5 * 4)
     [0.0]
     """
-    return UpdateRule(
-        functools.partial(_begin_family, family), functools.partial(_step_family, family), _theta_and_number
-    )
+    return UpdateRule(Applied(_begin_family, family), Applied(_step_family, family), _theta_and_number)
 
 
 def _begin_family(family, pair, step_size):
     theta, number = pair
-    return *begin_optax(lambda size: family(size, number), theta, step_size), number
+    return *begin_optax(lambda size: family(size, number), True, theta, step_size), number
 
 
 def _step_family(family, loss, state, step_size):
@@ -100,9 +96,7 @@ def frozen(rule: UpdateRule, nu: Theta) -> UpdateRule:
             )
     nu = jax.tree.map(jnp.asarray, nu)
     nu = jax.tree.map(jnp.asarray, nu)
-    return UpdateRule(
-        functools.partial(_begin_frozen, rule, nu), functools.partial(_step_frozen, rule, nu), rule.theta, True
-    )
+    return UpdateRule(Applied(_begin_frozen, rule, nu), Applied(_step_frozen, rule, nu), rule.theta, True)
 
 
 def second_moment(state: State) -> Theta:

@@ -1,13 +1,12 @@
 """Figures 1 and 3 of paper D: descent with smaller and smaller steps on networks; and, which is not there, the flow."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
-from gdstab import data, figures, flow, records
+from gdstab import data, ensembles, figures, flow, records
 from gdstab._validate import check_count, check_positive
 from gdstab.losses import NetworkRisk
 from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
@@ -39,7 +38,7 @@ def run(options: FigureD1) -> Reproduction:
     )
     if record.complete:
         return Reproduction(record, fresh=False)
-    with ThreadPoolExecutor(len(models)) as pool:
+    with ensembles.worker_pool(len(models)) as pool:  # what calls LAPACK waits for its turn: `_guard.turn`
         jobs = [pool.submit(train, title, model, shown, step_sizes, options, dtype) for title, model in models.items()]
         trained = [job.result() for job in jobs]
     provenance = records.provenance(dtype, seed=options.seed)

@@ -160,7 +160,7 @@ def unbalanced_guarantee(depth: int, norm: float, alignment: float, accuracy: fl
 
 def _check(depth, norm, alignment, accuracy, largest):
     """The depth, and how far the start points away from the target: q = (1 - nu) / (1 + nu)."""
-    check_positive(accuracy, "accuracy")
+    accuracy = check_positive(accuracy, "accuracy")
     if not 0 < norm <= largest:
         raise ValueError(f"norm: expected one above 0 and at most {largest}, got {norm}; start smaller")
     if not -1 < alignment <= 1:

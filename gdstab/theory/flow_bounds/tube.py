@@ -7,7 +7,6 @@ bound made of them is an estimate. It comes close where the Hessian varies littl
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gdstab import _arguments as arguments
+from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import check_count, check_positive
 
@@ -67,7 +67,7 @@ def tube_constants(
     (True, True)
     """
     radius = np.asarray(check_positive(radius, "radius"), jnp.result_type(*jax.tree.leaves(path)))
-    check_count(num_samples, "num_samples")
+    num_samples = check_count(num_samples, "num_samples")
     return TubeConstants(*_measure(loss, path, radius, key, num_samples, _extremes if extremes is None else extremes))
 
 
@@ -82,7 +82,7 @@ def interval_maxima(values: Float[Array | np.ndarray, "*batch times"]) -> Float[
     return np.maximum(values[..., :-1], values[..., 1:])
 
 
-@eqx.filter_jit
+@jit
 def _measure(loss, path, radius, key, num_samples, extremes):
     first = jax.tree.map(lambda leaf: leaf[0], path)
     size, unravel = ravel_pytree(first)[0].size, ravel_pytree(first)[1]
