@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size, escape
@@ -102,7 +103,14 @@ def hysteresis(
     if not (np.isfinite(nudge) and nudge >= 0):
         raise ValueError(f"nudge: expected a finite number of at least 0, got {nudge}; 0 moves nothing")
     walk = Walk(rule, loss, escape(starts, escape_radius))
-    sweep = _Sweep(walk, check_observe(observe, starts), settle, kept, jnp.asarray(sizes), _magnitude(starts))
+    sweep = _Sweep(
+        walk,
+        check_observe(observe, starts),
+        settle,
+        kept,
+        jnp.asarray(sizes),
+        magnitude(*(np.abs(leaf).max() for leaf in jax.tree.leaves(starts))),
+    )
     nudges = (nudge * (1 + np.arange(num_starts) / num_starts)).astype(dtype)
     (escaped_up, up), (escaped_down, down) = map_points(sweep, (starts, nudges), chunk=chunk_size(rule, starts))
     return Hysteresis(
@@ -148,9 +156,3 @@ class _Sweep(eqx.Module):
         state, up = lax.scan(at_one, state, self.step_sizes)
         _, down = lax.scan(at_one, state, self.step_sizes[::-1])
         return up, down
-
-
-def _magnitude(starts) -> float:
-    """The power of ten nearest to the largest parameter."""
-    largest = max(float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(starts))
-    return 10.0 ** round(np.log10(largest)) if largest else 1.0

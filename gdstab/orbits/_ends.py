@@ -24,13 +24,25 @@ class Stop(NamedTuple):
     left: Bool[Array, ""]  # whether it has been away from the points that it was to leave
 
 
-@eqx.filter_jit
-def run_on(rule, loss, state: State, step_size, stopping: StoppingRule, tol, points: Theta, away) -> Stop:
+def run_on(
+    rule, loss, state: State, step_size, stopping: StoppingRule, points: Theta, away: float = -1.0, patience: int = 0
+) -> Stop:
     """Run an orbit until it cycles or rests, or `stopping` ends it.
 
-    It rests where a step is at most `tol` times its extent. Neither counts before it has been farther than `away` from
-    `points` (parameters with a leading axis); a negative number is left at once.
+    It rests where a step is at most `stopping.cycle_tol` times its extent. Neither counts before it has been farther
+    than `away` from `points` (parameters with a leading axis), by default from the first; it has `patience` steps for
+    that.
     """
+    dtype = step_size.dtype
+    traced = jax.tree.map(lambda number: jnp.asarray(number, dtype), stopping)  # numbers would compile anew
+    traced = eqx.tree_at(lambda rule: rule.max_steps, traced, jnp.asarray(stopping.max_steps, jnp.int32))
+    return _run_on(
+        rule, loss, state, step_size, traced, points, jnp.asarray(away, dtype), jnp.asarray(patience, jnp.int32)
+    )
+
+
+@eqx.filter_jit
+def _run_on(rule, loss, state, step_size, stopping, points, away, patience) -> Stop:
     zero = jnp.zeros((), jnp.int32)
     stride = 1 if stopping.max_period is None else anchor_stride(stopping.max_period)
 
@@ -41,7 +53,7 @@ def run_on(rule, loss, state: State, step_size, stopping: StoppingRule, tol, poi
         fresh = (steps & (steps - 1)) == 0
         reach = jnp.where(fresh, jnp.stack([reach[1], size]), reach.at[1].max(size))
         left |= jnp.min(jax.vmap(lambda point: extent(_minus(theta, point)))(points)) > away
-        rests = (steps > 0) & (extent(_minus(theta, before)) <= tol * jnp.max(reach))
+        rests = (steps > 0) & (extent(_minus(theta, before)) <= stopping.cycle_tol * jnp.max(reach))
         period = rests.astype(jnp.int32)
         if stopping.max_period is not None:
             lag = steps % stride
@@ -51,7 +63,7 @@ def run_on(rule, loss, state: State, step_size, stopping: StoppingRule, tol, poi
             period = jnp.where((found > 0) & (steps >= stride), found, period)
         undecided = moving(loss, theta, stopping)
         period = jnp.where(undecided & left, period, 0)
-        goes_on = undecided & (period == 0) & (steps < stopping.max_steps)
+        goes_on = undecided & (period == 0) & (steps < stopping.max_steps) & (left | (steps < patience))
         return goes_on, test, reach, left, period
 
     def body(carry):

@@ -18,9 +18,10 @@ from jaxtyping import Array, Bool, Complex, Float, Int32
 from gdstab import stability
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_count, check_step_sizes
-from gdstab.orbits._ends import Stop, distance, run_on
+from gdstab.orbits._ends import distance, run_on
 from gdstab.orbits.single import aside, escape_from, rollout, shifted
-from gdstab.outcomes import Outcome, StoppingRule, part_numbers
+from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.stability.units import part_units
 from gdstab.updates import UpdateRule
 
 _NEWTON_STEPS = 40
@@ -138,7 +139,7 @@ def newton(
 
     start = flat, jnp.asarray(step_size, dtype)
     value, slopes = linearised(*start)
-    units = _units(slopes[0], part_numbers(floating, rule.theta(state)))
+    units = part_units(slopes[0], floating, rule.theta(state))
     begin = (start, value, slopes, (*start, slopes), jnp.linalg.norm(value / units), jnp.int32(0), jnp.int32(0))
     *_, (x, eta, (by_x, by_eta)), residual, _, _ = lax.while_loop(goes_on, body, begin)
     # Rounding in one step is amplified along the cycle by about the norm of the Jacobian at the most; where that is
@@ -160,11 +161,12 @@ def refine(
     period: int,
     *,
     rank_tol: float | None = None,
+    scale: Scalar | float = 0.0,
 ) -> Cycle:
     r"""The cycle of period `period` (or of a divisor of it) near `state`, by Newton's method; for one point, jittable.
 
     Its multipliers are the eigenvalues of $DG(s_{p-1}) \cdots DG(s_0)$. Look at `converged`: where there is no cycle
-    nearby the result is none. `rank_tol` as in `newton`.
+    nearby the result is none. `rank_tol` and `scale` as in `newton`.
 
     Raises
     ------
@@ -185,7 +187,7 @@ def refine(
     _check_autonomous(rule)
     check_count(period, "period")
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
-    return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol, jnp.zeros((), dtype))
+    return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol, jnp.asarray(scale, dtype))
 
 
 @eqx.filter_jit
@@ -194,7 +196,7 @@ def _refine(rule, loss, state, step_size, period, rank_tol, scale):
     states, theta = _along(rule, loss, found.state, found.step_size, period)
     multipliers = stability.multipliers(fold(rule, period), loss, found.state, found.step_size)
     moves = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
-    units = _units(moves, part_numbers(eqx.filter(state, eqx.is_inexact_array), rule.theta(state)))
+    units = part_units(moves, eqx.filter(state, eqx.is_inexact_array), rule.theta(state))
     rtol = float(jnp.finfo(moves.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
     neutral = moves.shape[0] - jnp.linalg.matrix_rank(moves * units[None] / units[:, None], rtol)
     return Cycle(
@@ -273,35 +275,36 @@ def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
 def _attractor(rule, loss, state, step_size, stopping) -> Cycle:
     """The cycle that the orbit does not leave any more; tolerances shrink from passage to passage."""
     eps = float(jnp.finfo(step_size.dtype).eps)
-    theta, tol, away, done = rule.theta(state), eps**0.5, -1.0, 0
-    points, cycle = jax.tree.map(lambda leaf: leaf[None], theta), None
+    tol, away, patience, done, cycle = eps**0.5, -1.0, 0, 0, None
+    points = jax.tree.map(lambda leaf: leaf[None], rule.theta(state))
     while True:
         rest = dataclasses.replace(stopping, max_steps=stopping.max_steps - done, cycle_tol=tol)
-        end = run_on(rule, loss, state, step_size, rest, tol, points, away)
-        done, state = done + int(end.steps), end.state
-        if not int(end.period) and int(end.outcome) != Outcome.CONVERGED:
-            raise ValueError(_why_not(end, cycle, stopping, done, step_size))
-        reach, theta, period = float(end.reach), rule.theta(state), max(int(end.period), 1)
+        end = run_on(rule, loss, state, step_size, rest, points, away, patience)
+        done, state, reach = done + int(end.steps), end.state, float(end.reach)
+        theta, outcome, period = rule.theta(state), Outcome(int(end.outcome)), max(int(end.period), 1)
+        if not end.left and outcome == Outcome.UNDECIDED and done < stopping.max_steps:  # at rest, or all but
+            away = max(eps**0.5 * reach, eps**4)
+            state = shifted(rule, state, aside(theta, away))
+            continue
+        if not end.period and outcome != Outcome.CONVERGED:
+            raise ValueError(_why_not(outcome, cycle, stopping, done, step_size))
         cycle = _refine(rule, loss, state, step_size, period, None, end.reach)
         apart = distance(theta, cycle.theta)
-        if cycle.converged and (apart <= eps**0.2 * reach or int(end.outcome) == Outcome.CONVERGED):
+        if cycle.converged and (apart <= eps**0.2 * reach or outcome == Outcome.CONVERGED):
             least = minimal_period(cycle)
             if least != period:
                 start = jax.tree.map(lambda leaf: leaf[0], cycle.states)
                 cycle = _refine(rule, loss, start, step_size, least, None, end.reach)
-            if float(cycle.radius) <= 1 + 100 * eps**0.75:
+            excess = float(cycle.radius) - 1
+            if excess <= 100 * eps**0.75:
                 return cycle
-            points = cycle.theta
-            if apart <= 64 * eps * reach:  # it came to rest, or nearly so
-                apart = eps**0.5 * reach if reach else eps**4
-                state = shifted(rule, state, aside(theta, apart))
-            away = 8 * apart
+            # Long enough for what rounding leaves of the mode that grows to come up.
+            points, away, patience = cycle.theta, 8 * apart, 8 + int(min(-3 * np.log(eps) / np.log1p(excess), 1e9))
         tol = max(tol / 16, 4 * eps)
 
 
-def _why_not(end: Stop, cycle: Cycle | None, stopping, steps: int, step_size) -> str:
+def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_size) -> str:
     """What to say of an orbit that ends on no cycle."""
-    outcome = Outcome(int(end.outcome))
     if cycle is not None and not cycle.converged and outcome == Outcome.UNDECIDED:
         return (
             f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
@@ -313,24 +316,6 @@ def _why_not(end: Stop, cycle: Cycle | None, stopping, steps: int, step_size) ->
         f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
         f"{steps}; raise `max_period` or `max_steps`, or start elsewhere"
     )
-
-
-def _units(moves, numbers: np.ndarray):
-    """Units of the entries of a state in which its parts act on each other alike, given the slopes of their moves.
-
-    Those of the first part are 1. It is the balancing of a matrix (Osborne 1960, J. ACM 7), part by part.
-    """
-    parts = [numbers == number for number in range(int(numbers.max(initial=0)) + 1)]
-    units = [jnp.ones((), moves.dtype)] * len(parts)
-    sizes = [[jnp.linalg.norm(moves[row][:, column]) for column in parts] for row in parts] if len(parts) > 1 else []
-    for _ in range(4 if sizes else 0):
-        for i in range(1, len(parts)):
-            others = [j for j in range(len(parts)) if j != i]
-            given = sum(sizes[i][j] * units[j] for j in others)
-            taken = sum(sizes[j][i] / units[j] for j in others)
-            fair = jnp.sqrt(given / taken)
-            units[i] = jnp.where(jnp.isfinite(fair) & (fair > 0), fair, units[i])
-    return jnp.stack(units)[numbers]
 
 
 def _displacement(rule, loss, state_of):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float
 
 from gdstab import curvature
 from gdstab._types import LossFn, Scalar, State
+from gdstab.stability.units import part_units
 
 
 def check_autonomous(rule) -> None:
@@ -77,6 +78,9 @@ def multipliers(
         As `jacobian`.
     """
     matrix = jacobian(rule, loss, state, step_size, dense_limit=dense_limit)
+    if hasattr(rule, "theta"):  # eigenvalues of a matrix with entries of all sizes are inaccurate
+        units = part_units(matrix, eqx.filter(state, eqx.is_inexact_array), rule.theta(state))
+        matrix = matrix * (units[None] / units[:, None])
     # General eigenvalues, since the Jacobian of momentum is not symmetric. TPUs have none: they go through the host.
     values = lax.platform_dependent(matrix, tpu=_host_eigenvalues, default=jnp.linalg.eigvals)
     return values[jnp.argsort(-jnp.abs(values))]
