@@ -13,8 +13,8 @@ _SWEEPS = 4
 def part_units(moves: Float[Array, "n n"], state: State, theta: Theta) -> Float[Array, " n"]:
     """Units of the entries of a state in which its parts act on each other alike; those of the first part are 1.
 
-    `moves` is the Jacobian of a step, the identity subtracted or not, and `theta` are the parameters of the state, whose
-    shapes tell its parts. It is the balancing of a matrix (Osborne 1960, J. ACM 7), by parts.
+    `moves` is the Jacobian of a step, with the identity subtracted or not, and `theta` are the parameters of the state,
+    whose shapes tell its parts. It is the balancing of a matrix (Osborne 1960, J. ACM 7), by parts.
     """
     numbers = part_numbers(state, theta)
     parts = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
