@@ -139,7 +139,7 @@ def escape_from(theta: Theta) -> float:
     return min(1e6 * max(1.0, float(extent(theta))), 0.5 * float(jnp.finfo(dtype).max) ** 0.5)
 
 
-def aside(theta: Theta, length: Scalar) -> Theta:
+def aside(theta: Theta, length: Scalar | float) -> Theta:
     """A change of the parameters of that length (as `extent` has it), along no axis and no symmetry."""
     flat, unravel = ravel_pytree(theta)
     return unravel((length / jnp.arange(1, flat.size + 1, dtype=flat.dtype)).astype(flat.dtype))
