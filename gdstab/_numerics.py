@@ -189,6 +189,20 @@ def identity_tolerance(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** (2 / 3)
 
 
+def magnitude(*lengths: float) -> float:
+    """The power of ten nearest to the largest of some lengths; 1 if none is positive.
+
+    It stands for the unit that parameters are in, where no more than its order counts.
+
+    Examples
+    --------
+    >>> magnitude(0.0, 0.7, 1.4), magnitude(3e-8), magnitude(0.0)
+    (1.0, 1e-08, 1.0)
+    """
+    largest = max(map(float, lengths), default=0.0)
+    return 10.0 ** round(np.log10(largest)) if largest > 0 and np.isfinite(largest) else 1.0
+
+
 @jax.custom_jvp
 def _small_matmul(a, b):
     return _sum_over_inner(a, b)

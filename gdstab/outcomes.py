@@ -50,7 +50,8 @@ class StoppingRule(eqx.Module):
         `CYCLING` if the state, momentum included, returns to itself within `cycle_tol` after 2 to `max_period` steps,
         confirmed one period later (see `CycleTest`); `None` switches the test off.
     cycle_tol
-        Relative to $1 + \|s\|_2$ of the state $s$; by default the square root of the dtype's machine epsilon.
+        Relative to the size of the state and of the orbit itself, so that units do not matter (see `CycleTest`); by
+        default the square root of the dtype's machine epsilon.
     max_steps
         Updates at the most; an orbit that is then without a verdict is `UNDECIDED`.
 
@@ -206,18 +207,27 @@ def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array
     return jnp.where(old == Outcome.UNDECIDED, new, old)
 
 
+_SIZE = 3.0
+"""Squares add up to that many times their mean size: where states are of size 1, about the square of 1 + |s|."""
+
+
 class CycleTest(NamedTuple):
     r"""A stored state $s_T$ of the orbit, and what has been seen since of the distances to it.
 
     The state is all that the rule carries in real numbers: parameters, which are all there is for gradient descent,
-    momentum, second moments. With $d_q = \|s_{T+q} - s_T\|$, the period $p$ is the first $q$ with
-    $d_q \le \text{tol}\,(1 + \|s_{T+q}\|)$. It counts if $p \ge 2$, if $d_{2p}$ is as small, and if the orbit is
-    really near a cycle: along the slowest direction the returns shrink by $\rho = d_{2p}/d_p - 1$, so what is left to
-    go is about $d_p/(1 - \rho)$, and this must be below a tenth of the cycle's size $\min_{q<p} d_q$. A slow approach
-    to a fixed point with multiplier near -1 fails there: what is left to go is half of $d_1$, however small $d_2$.
+    momentum, second moments. These have different units, so each part $g$ of it is measured by its own size,
+    $$d_q^2 = \sum_g \frac{\|g_{T+q} - g_T\|^2}{3 (\|g_T\|^2 + \max_{r \le q} \|g_{T+r} - g_T\|^2)},$$
+    that of the anchor and of the way the orbit has gone from there: neither the units of $\theta$ nor those of the
+    loss change an answer. The period $p$ is the first $q$ with $d_q \le \text{tol}$. It counts if $p \ge 2$, if
+    $d_{2p}$ is as small, and if the orbit is really near a cycle: along the slowest direction the returns shrink by
+    $\rho = d_{2p}/d_p - 1$, so what is left to go is about $d_p/(1 - \rho)$, and this must be below a tenth of the
+    cycle's size $\min_{q<p} d_q$. A slow approach to a fixed point with multiplier near -1 fails there: what is left to
+    go is half of $d_1$, however small $d_2$.
     """
 
-    anchor: list[Array]
+    anchor: list[list[Array]]  # the leaves of each part
+    norms: list[Float[Array, ""]]  # squared, of each part at the anchor
+    reach: list[Float[Array, ""]]  # squared, the farthest that each part has been from there
     period: Int32[Array, ""]  # the first return; 0 while there is none
     gap: Float[Array, ""]  # d_p
     size: Float[Array, ""]  # min of d_q over q < p
@@ -228,24 +238,31 @@ def anchor_stride(max_period: int) -> int:
     return max(128, 1 << (4 * (2 * max_period + 1) - 1).bit_length())
 
 
-def begin_cycle_test(state: State) -> CycleTest:
-    """Take `state` as the anchor."""
-    anchor = _real_leaves(state)
-    infinite = jnp.full((), jnp.inf, sum_squares(anchor).dtype)
-    return CycleTest(anchor, jnp.zeros((), jnp.int32), infinite, infinite)
+def begin_cycle_test(state: State, theta: Theta) -> CycleTest:
+    """Take `state` as the anchor; `theta` are its parameters, whose shapes tell the parts of the state apart."""
+    anchor = _parts(state, theta)
+    norms = [sum_squares(part) for part in anchor]
+    infinite = jnp.full((), jnp.inf, jnp.result_type(*norms))
+    return CycleTest(anchor, norms, [jnp.zeros_like(n) for n in norms], jnp.zeros((), jnp.int32), infinite, infinite)
 
 
 def update_cycle_test(
-    test: CycleTest, state: State, lag: Int32[Array, ""], stopping: StoppingRule
+    test: CycleTest, state: State, theta: Theta, lag: Int32[Array, ""], stopping: StoppingRule
 ) -> tuple[CycleTest, Int32[Array, ""]]:
     """Look at the state `lag` updates after the anchor: the updated test, and the period if it was confirmed here."""
-    leaves = _real_leaves(state)
-    difference = [leaf - anchor for leaf, anchor in zip(leaves, test.anchor, strict=True)]
-    distance = jnp.sqrt(sum_squares(difference))
-    dtype = distance.dtype
+    moves = [
+        sum_squares([leaf - at for leaf, at in zip(part, anchor, strict=True)])
+        for part, anchor in zip(_parts(state, theta), test.anchor, strict=True)
+    ]
+    reach = [jnp.maximum(far, move) for far, move in zip(test.reach, moves, strict=True)]
+    dtype = test.gap.dtype
+    shares = [
+        jnp.where(move > 0, move / (_SIZE * (norm + far)), 0).astype(dtype)  # nothing over nothing is nothing
+        for move, norm, far in zip(moves, test.norms, reach, strict=True)
+    ]
+    distance = jnp.sqrt(sum(shares))
     eps = jnp.finfo(dtype).eps
-    scale = 1 + jnp.sqrt(sum_squares(leaves))
-    tol = jnp.asarray(eps**0.5 if stopping.cycle_tol is None else stopping.cycle_tol, dtype) * scale
+    tol = jnp.asarray(eps**0.5 if stopping.cycle_tol is None else stopping.cycle_tol, dtype)
 
     returned = (test.period == 0) & (lag >= 1) & (lag <= stopping.max_period) & (distance <= tol)
     period = jnp.where(returned, lag, test.period)
@@ -255,10 +272,33 @@ def update_cycle_test(
 
     again = (period >= 2) & (lag == 2 * period) & (distance <= 2 * tol)
     near = gap * gap <= jnp.asarray(0.1, dtype) * size * (2 * gap - distance)
-    at_rounding = jnp.maximum(gap, distance) <= 16 * eps * scale  # the ratio of two roundings says nothing
+    at_rounding = jnp.maximum(gap, distance) <= 16 * eps  # the ratio of two roundings says nothing
     confirmed = jnp.where(again & (near | at_rounding), period, 0)
-    return CycleTest(test.anchor, period, gap, size), confirmed
+    return CycleTest(test.anchor, test.norms, reach, period, gap, size), confirmed
 
 
-def _real_leaves(state):
-    return [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+def _parts(state: State, theta: Theta) -> list[list[Array]]:
+    """The real leaves of a state, those together that share a unit: what is shaped like the parameters, else each.
+
+    Numbers beside parameters that are none, such as powers of a decay rate, fade and have no size of their own: they
+    are left out.
+    """
+    shape = _shape(theta)
+    parts = [
+        [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        for tree in jax.tree.leaves(state, is_leaf=lambda tree: _shape(tree) == shape)
+        if _shape(tree) == shape or jnp.ndim(tree)
+    ]
+    return [part for part in parts if part]
+
+
+def part_numbers(state: State, theta: Theta) -> np.ndarray:
+    """To which part of a state, as `CycleTest` has them, each of its numbers belongs, in the order of its leaves."""
+    shape = _shape(theta)
+    parts = jax.tree.leaves(state, is_leaf=lambda tree: _shape(tree) == shape)
+    sizes = [sum(jnp.size(leaf) for leaf in jax.tree.leaves(part)) for part in parts]
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _shape(tree) -> tuple:
+    return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]

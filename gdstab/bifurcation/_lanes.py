@@ -12,11 +12,13 @@ from jax import lax
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import as_theta, check_loss, check_positive
+from gdstab.orbits import aside, escape_from, extent, shifted
 from gdstab.outcomes import StoppingRule, begin_cycle_test, check_range, update_cycle_test
 from gdstab.updates import UpdateRule
 
 LOOK = 8
 """Updates between two looks at whether an orbit has escaped: a look at each would double the cost of an update."""
+_THIRD = 32  # updates; an end is watched for three times as many before it counts
 _CHUNK_BYTES = 2**15  # of the states that are advanced together on a CPU: what stays in its first cache
 
 
@@ -55,24 +57,63 @@ class Walk(eqx.Module):
 
         return lax.scan(body, state, length=updates)
 
-    def period(self, state: State, step_size, max_period: int):
-        """The period of the cycle that the orbit is on by now, int32; 0 if none up to `max_period` is found."""
-        stopping = StoppingRule(max_period=max(max_period, 2))
-        test = begin_cycle_test(state)
+    def period(self, state: State, step_size, max_period: int, reach):
+        """The period of the cycle that the orbit is on by now, int32; 0 if none up to `max_period` is found.
+
+        `reach` is how far the orbit has been, as `orbits.extent` has it: what is small is small against that.
+        """
+        rule, stopping = self.rule, StoppingRule(max_period=max(max_period, 2))
+        begin = begin_cycle_test(state, rule.theta(state))
 
         def body(lag, carry):
             now, test, period = carry
             now = self.block(now, step_size, 1)
-            test, confirmed = update_cycle_test(test, now, lag, stopping)
+            test, confirmed = update_cycle_test(test, now, rule.theta(now), lag, stopping)
             return now, test, jnp.where(period == 0, confirmed, period)
 
-        begin = state, test, jnp.zeros((), jnp.int32)
-        now, test, period = lax.fori_loop(jnp.int32(1), jnp.int32(2 * max(max_period, 2) + 1), body, begin)
-        period = jnp.where(test.period == 1, 1, period)  # a return after one step is confirmed by all that follow
-        return jnp.where(self.inside(now) & (period <= max_period), period, 0)
+        begin = state, begin, jnp.zeros((), jnp.int32)
+        now, _, period = lax.fori_loop(jnp.int32(1), jnp.int32(2 * max(max_period, 2) + 1), body, begin)
+        theta = rule.theta(now)
+        reach = jnp.maximum(reach, extent(theta))
+        small = 2 * jnp.finfo(reach.dtype).eps ** 0.5 * reach
+        step = extent(jax.tree.map(jnp.subtract, rule.theta(self.block(now, step_size, 1)), theta))
+        slow = (period == 0) & (step <= small)
+        found = self.inside(now) & (period <= max_period) & (slow | (period > 0))
+        rests = self.rests(now, step_size, reach, found & slow)
+        return jnp.where(found, jnp.where(slow, rests.astype(jnp.int32), period), 0)
+
+    def rests(self, state: State, step_size, reach, wanted):
+        """Whether an orbit that is slow comes to rest: its steps shrink or are at rounding, one beside it stays near.
+
+        A slow passage of a saddle and a chaotic orbit that is small in its units look like a fixed point for a while:
+        the one leaves what is beside it, the steps of the other do not shrink. Lanes not `wanted` are spared.
+        """
+        rule, theta = self.rule, self.rule.theta(state)
+        eps = jnp.finfo(reach.dtype).eps
+        length = eps**0.5 * jnp.where(reach > 0, reach, eps**4)
+
+        def body(carry):
+            number, now, beside, steps, apart = carry
+            then, beside = self.block(now, step_size, 1), self.block(beside, step_size, 1)
+            moved = extent(jax.tree.map(jnp.subtract, rule.theta(then), rule.theta(now)))
+            off = extent(jax.tree.map(jnp.subtract, rule.theta(beside), rule.theta(then)))
+            third = number // _THIRD
+            return number + 1, then, beside, steps.at[third].max(moved), apart.at[third].max(off)
+
+        zero = jnp.zeros(3, reach.dtype)
+        begin = jnp.int32(0), state, shifted(rule, state, aside(theta, length)), zero, zero
+        carry = lax.while_loop(lambda carry: wanted & (carry[0] < 3 * _THIRD), body, begin)
+        *_, steps, apart = carry
+        rests = (steps[2] <= 0.9 * steps[0]) | (steps[2] <= 1024 * eps * extent(theta))
+        # A mode that grows does not slow down, as a passing growth of momentum does.
+        grows = (apart[2] > (1 + 64 * eps**0.5) * apart[1]) & (apart[2] * apart[0] >= 0.9 * apart[1] ** 2)
+        leaves = (apart[2] > 1024 * eps * reach) & (grows | (apart[2] > 64 * length))
+        return rests & ~leaves
 
 
-def check_lanes(rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: float) -> tuple[Theta, int, np.dtype]:
+def check_lanes(
+    rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: float | None
+) -> tuple[Theta, int, np.dtype]:
     """The starts as NumPy arrays, their number and their dtype; refuses what cannot be run."""
     if not rule.autonomous:
         raise ValueError(
@@ -92,8 +133,14 @@ def check_lanes(rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: floa
     starts = jax.tree.unflatten(jax.tree.structure(starts), leaves)
     check_loss(loss, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts))
     dtype = np.dtype(_dtype(starts))
-    check_range(StoppingRule(escape_radius=check_positive(escape_radius, "escape_radius")), dtype)
+    if escape_radius is not None:
+        check_range(StoppingRule(escape_radius=check_positive(escape_radius, "escape_radius")), dtype)
     return starts, sizes.pop(), dtype
+
+
+def escape(starts: Theta, escape_radius: float | None) -> float:
+    """The radius, by default one that is far for all starts in their own units."""
+    return escape_from(starts) if escape_radius is None else float(escape_radius)
 
 
 def check_observe(observe: Callable | None, starts: Theta) -> Callable:

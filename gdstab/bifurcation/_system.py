@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gdstab._compiling import jit
+from gdstab._numerics import magnitude
 from gdstab.orbits import fold, newton
 
 
@@ -26,21 +27,27 @@ class Point(NamedTuple):
 class System:
     """The cycles of one period of a rule on a loss, as one equation.
 
-    `like` is a state, of the structure and the size of those sought. Lengths along a branch are measured in (x, step
-    size / weight), with a weight such that `span` of the step size is as long as 1 + |like|.
+    `like` is a state of the structure of those sought, and `scale` their size, by default its own. Lengths along a
+    branch are measured in (x, step size / weight), with a weight such that `span` of the step size is as long as
+    `length(like)`.
     """
 
-    def __init__(self, rule, loss, like, period: int, span: float, rank_tol: float | None = None):
+    def __init__(self, rule, loss, like, period: int, span: float, rank_tol: float | None = None, scale: float = 0.0):
         self.rule, self.loss, self.like, self.period = rule, loss, jax.tree.map(jnp.asarray, like), period
         start = self.vector(self.like)
         self.dtype = start.dtype
-        self.unit = 1 + float(np.linalg.norm(start))
+        self.scale = max(float(scale), float(np.linalg.norm(start)))
+        self.unit = self.length(start)
         self.weight = span / self.unit
         self.rank_tol = float(np.finfo(self.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
 
     def of_period(self, period: int) -> "System":
         """The same for cycles of another period."""
-        return System(self.rule, self.loss, self.like, period, self.weight * self.unit, self.rank_tol)
+        return System(self.rule, self.loss, self.like, period, self.weight * self.unit, self.rank_tol, self.scale)
+
+    def length(self, x: np.ndarray) -> float:
+        """The size of a state on which others are near or far: its own, and at least about the `scale`."""
+        return magnitude(self.scale) + float(np.linalg.norm(x))
 
     def vector(self, state) -> np.ndarray:
         """The floating-point entries of a state."""
@@ -59,6 +66,7 @@ class System:
         x, eta, jacobian, by_eta, half, converged = _solve(
             self.rule, self.loss, self.like, np.asarray(x, self.dtype), np.asarray(step_size, self.dtype),
             np.int32(self.period), np.asarray(0.0 if fixed else self.weight, self.dtype), self.rank_tol,
+            np.asarray(self.scale, self.dtype),
         )  # fmt: skip
         if not converged:
             return None
@@ -90,8 +98,8 @@ class System:
 
 
 @jit
-def _solve(rule, loss, like, x, step_size, period, weight, rank_tol):
-    found = newton(rule, loss, _state(like, x), step_size, period, weight=weight, rank_tol=rank_tol)
+def _solve(rule, loss, like, x, step_size, period, weight, rank_tol, scale):
+    found = newton(rule, loss, _state(like, x), step_size, period, weight=weight, rank_tol=rank_tol, scale=scale)
     moved = fold(rule, period // 2).step(loss, found.state, found.step_size)
     here, there = (ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0] for state in (found.state, moved))
     return here, found.step_size, found.jacobian, found.sensitivity, there - here, found.converged

@@ -7,7 +7,7 @@ import numpy as np
 from gdstab import ensembles
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
-from gdstab.bifurcation._lanes import check_lanes
+from gdstab.bifurcation._lanes import check_lanes, escape
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
@@ -29,7 +29,7 @@ def last_bounded(
     high: float,
     *,
     max_steps: int = 20_000,
-    escape_radius: float = 1e6,
+    escape_radius: float | None = None,
     rtol: float = 1e-8,
 ) -> LastBounded:
     r"""Bisect for the largest step size at which some of the orbits from `starts` stay bounded for `max_steps` updates.
@@ -68,7 +68,7 @@ def last_bounded(
     least = 4 * float(np.finfo(dtype).eps)
     if check_positive(rtol, "rtol") < least:
         raise ValueError(f"rtol: expected at least {least:.2g}, which {dtype} resolves, got {rtol}; raise it")
-    stopping = StoppingRule(None, None, escape_radius, check_count(max_steps, "max_steps"))
+    stopping = StoppingRule(None, None, escape(starts, escape_radius), check_count(max_steps, "max_steps"))
 
     def survivors(step_size: float) -> tuple[int, int]:
         size = check_step_sizes(step_size, dtype)

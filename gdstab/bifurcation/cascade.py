@@ -58,12 +58,13 @@ def doubled(rule, loss: LossFn, flip: Bifurcation, *, rank_tol: float | None = N
         If there is none near where the normal form puts it, as at a minimum of a manifold that is not the flattest:
         the oscillation then drifts along the manifold (`FlipForm.drift`) instead of closing.
     """
-    system = System(rule, loss, flip.state, flip.period, 1.0, rank_tol)
+    system = System(rule, loss, flip.state, flip.period, 1.0, rank_tol, flip.scale)
     form = flip_form(rule, loss, flip.state, flip.step_size, flip.period, rank_tol=rank_tol)
     found = _doubled(system, flip, form)
     if isinstance(found, str):
         raise ValueError(f"{found}; look at the normal form of the flip")
-    cycle = refine(rule, loss, system.state(found.x), found.step_size, 2 * flip.period, rank_tol=rank_tol)
+    state = system.state(found.x)
+    cycle = refine(rule, loss, state, found.step_size, 2 * flip.period, rank_tol=rank_tol, scale=flip.scale)
     return cycle, form
 
 
@@ -82,7 +83,8 @@ def _doubled(system: System, flip: Bifurcation, form: FlipForm) -> Point | str:
         if found is not None and 0.5 < np.linalg.norm(found.half) / (2 * size) < 2:
             return found
     drift = float(np.linalg.norm(form.drift))
-    why = f", since oscillations drift along a continuum of cycles there (by {drift:.2g})" if drift > 1e-6 else ""
+    drifts = drift * size > 1e-6  # in p steps, over the size of the oscillation
+    why = f", since oscillations drift along a continuum of cycles there (by {drift:.2g})" if drifts else ""
     return f"no cycle of period {2 * flip.period} was found near the flip at step size {flip.step_size:.6g}{why}"
 
 
@@ -118,7 +120,8 @@ def doublings(
     count = check_count(count, "count")
     low, high = check_positive(low, "low"), check_positive(high, "high")
     cycle = find_cycle(rule, loss, state, low, max_period)
-    system = System(rule, loss, jax.tree.map(lambda leaf: leaf[0], cycle.states), cycle.period, high - low)
+    start, scale = jax.tree.map(lambda leaf: leaf[0], cycle.states), float(cycle.scale)
+    system = System(rule, loss, start, cycle.period, high - low, scale=scale)
     now = system.solve(system.vector(system.like), low, fixed=True)
     flips, forms, ended = [], [], "count"
     while len(flips) < count:
@@ -128,7 +131,7 @@ def doublings(
         if bound <= now.step_size:
             ended = f"the step size {high:.6g} was reached"
             break
-        system = System(rule, loss, system.state(now.x), system.period, bound - now.step_size)
+        system = System(rule, loss, system.state(now.x), system.period, bound - now.step_size, scale=scale)
         now = system.solve(now.x, now.step_size, fixed=True)  # again, since the tangent is in other units
         branch = walk(system, now, now.step_size, bound, 1, _LARGEST_STEP, _MOST_POINTS, (Kind.FLIP,))
         flip = next((point for point in branch.bifurcations if point.kind is Kind.FLIP and not point.birth), None)

@@ -59,7 +59,8 @@ def follow(
         1 for growing step sizes at first, -1 for shrinking ones, 0 for both. The points are in the order of the
         curve, those in the direction of growing step sizes last.
     largest_step
-        Of the arclength, in units of $1 + |s|$ for the state $s$, and of `high - low` for the step size.
+        Of the arclength, in units of the size of the state (see `_system.System.length`), and of `high - low` for the
+        step size.
     max_points
         In each direction.
     stop_at
@@ -134,7 +135,7 @@ def sweep(rule, loss: LossFn, cycle: Cycle, step_sizes, *, rank_tol: float | Non
     points, found, end = [], [], "range"
     for eta in np.atleast_1d(sizes):
         then = system.solve(now.x, float(eta), fixed=True)
-        if then is None or np.linalg.norm(then.x - now.x) > 0.5 * (1 + np.linalg.norm(now.x)):
+        if then is None or np.linalg.norm(then.x - now.x) > 0.5 * system.length(now.x):
             end = "no cycle nearby"
             break
         if points:
@@ -180,7 +181,7 @@ def _check_range(cycle, low, high):
 
 def _system(rule, loss, cycle, span, rank_tol):
     state = jax.tree.map(lambda leaf: leaf[0], cycle.states)
-    return System(rule, loss, state, cycle.period, span, rank_tol)
+    return System(rule, loss, state, cycle.period, span, rank_tol, float(cycle.scale))
 
 
 def _confirmed(system, cycle):
@@ -196,7 +197,7 @@ def _confirmed(system, cycle):
 def _one_way(system, begin, sign, neutral, limits, largest_step, max_points, stop_at):
     """Points, bifurcations and the reason of the end, in one direction."""
     low, high = limits
-    unit = 1 + float(np.linalg.norm(begin.x))
+    unit = system.length(begin.x)
     step, largest = 0.1 * largest_step * unit, largest_step * unit
     now = begin._replace(tangent=sign * begin.tangent * (1 if begin.tangent[-1] >= 0 else -1))
     points, events = [], []
@@ -283,11 +284,12 @@ def locate_flip(system: System, x: np.ndarray, first: float, second: float) -> B
     found = points[1]
     if found is None or abs(flip_test(found, 0)) > 1e3 * np.finfo(system.dtype).eps:
         return None
-    return Bifurcation(Kind.FLIP, found.step_size, system.state(found.x), system.period, found.multipliers, birth=True)
+    return _event(system, Kind.FLIP, found)._replace(birth=True)
 
 
 def _event(system: System, kind: Kind, point: Point) -> Bifurcation:
-    return Bifurcation(kind, point.step_size, system.state(point.x), system.period, point.multipliers)
+    state = system.state(point.x)
+    return Bifurcation(kind, point.step_size, state, system.period, point.multipliers, scale=system.scale)
 
 
 def _branch(system: System, points: list[Point], found: list, neutral: int, ends: tuple[str, str]) -> Branch:

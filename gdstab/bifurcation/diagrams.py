@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int32, Int64
 
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_step_sizes
-from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size
+from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size, escape
 from gdstab.ensembles import map_points
+from gdstab.orbits import extent
 from gdstab.updates import UpdateRule
 
 _SLAB = 2**22  # kept values that are on the host at once, where they are only counted
@@ -67,7 +68,7 @@ def orbit_diagram(
     kept: int,
     observe: Callable | None = None,
     max_period: int = 16,
-    escape_radius: float = 1e6,
+    escape_radius: float | None = None,
     bins: int | None = None,
     value_range=None,
     progress: Callable[[int, int], None] | None = None,
@@ -91,10 +92,12 @@ def orbit_diagram(
         `observe(theta) -> number`; by default the first parameter. It compiles anew for each function object.
     max_period
         Periods from 1 to this are looked for, right after the transient (see `outcomes.CycleTest` for the test and its
-        tolerance).
+        tolerance). A fixed point counts if the steps shrink, or are at rounding, and an orbit beside it stays near: a
+        slow passage of a saddle has period 0.
     escape_radius
         An orbit has escaped when its parameters are beyond this norm or not finite at one of the looks, which are
-        taken every eighth update of the transient, and at each one afterwards.
+        taken every eighth update of the transient, and at each one afterwards. By default $10^6 \max(1, r)$, $r$ the
+        largest parameter of the starts.
     bins, value_range
         Number of bins and (low, high) of a histogram for each step size, both ends included.
     progress
@@ -125,7 +128,7 @@ def orbit_diagram(
     counts = {"transient": transient, "kept": kept, "max_period": max_period}
     transient, kept, max_period = (check_count(value, name) for name, value in counts.items())
     low, high, bins = _check_bins(bins, value_range)
-    walk = Walk(rule, loss, float(escape_radius))
+    walk = Walk(rule, loss, escape(starts, escape_radius))
     orbit = _Orbit(walk, check_observe(observe, starts), transient, kept, max_period, bins, low, high)
     room = _Room(len(step_sizes), num_starts, kept, bins)
     updates, chunk = transient + kept + 2 * max(max_period, 2), chunk_size(rule, starts)
@@ -161,7 +164,7 @@ class _Orbit(eqx.Module):
     def __call__(self, pair):
         theta, step_size = pair
         state = self.walk.advance(self.walk.rule.init(theta, step_size), step_size, self.transient)
-        period = self.walk.period(state, step_size, self.max_period)
+        period = self.walk.period(state, step_size, self.max_period, extent(theta))
         seen = self.place if self.bins else self.observe
         state, values = self.walk.observe(state, step_size, self.kept, seen)
         escaped = ~self.walk.inside(state)

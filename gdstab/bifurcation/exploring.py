@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count
 from gdstab.bifurcation.cascade import doubled
@@ -64,7 +65,7 @@ def explore(
             if point.kind is not Kind.FLIP:
                 continue
             if point.birth:
-                mother = refine(rule, loss, point.state, point.step_size, point.period)
+                mother = refine(rule, loss, point.state, point.step_size, point.period, scale=point.scale)
                 if mother.converged:
                     waiting.append((mother, left + 1))
             elif left:
@@ -87,7 +88,7 @@ def _passes(one: Followed, cycle: Cycle, reach: float, span: float) -> bool:
     points = _flat(one.theta, 2)[near]  # [near, period, dim]
     first = _flat(cycle.theta, 1)[0]
     apart = np.linalg.norm(points - first, axis=-1).min(axis=1)
-    return bool((apart <= reach * (1 + np.linalg.norm(first))).any())
+    return bool((apart <= reach * (magnitude(cycle.scale) + np.linalg.norm(first))).any())
 
 
 def _flat(theta, axes: int) -> np.ndarray:

@@ -11,10 +11,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
-from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size
+from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size, escape
 from gdstab.ensembles import map_points
+from gdstab.orbits import shifted
 from gdstab.updates import UpdateRule
 
 
@@ -50,7 +52,7 @@ def hysteresis(
     settle: int,
     kept: int,
     observe: Callable | None = None,
-    escape_radius: float = 1e6,
+    escape_radius: float | None = None,
     nudge: float = 1e-6,
 ) -> Hysteresis:
     r"""Sweep the step size up and down again, each step size begun with the state that the last one ended in.
@@ -65,10 +67,11 @@ def hysteresis(
     settle, kept
         Updates at each step size before it is observed, and updates observed.
     nudge
-        Before each step size `nudge` $(1 + |\theta_j|)$ is added to every parameter, for the i-th of n starts
-        (1 + i / n) times as much. Without, orbits that settled on a fixed point to the last bit would sit there when it
-        has long become unstable, and would be one orbit ever after. Past a bifurcation both ways still differ a little,
-        for as long as `settle` updates do not lead away from there.
+        Before each step size `nudge` $(r + |\theta_j|)$ is added to every parameter, for the i-th of n starts
+        (1 + i / n) times as much; $r$ is the power of ten nearest to the largest parameter of all starts (1 if they are
+        0). Without, orbits that settled on a fixed point to the last bit would sit there when it has long become
+        unstable, and would be one orbit ever after. Past a bifurcation both ways still differ a little, for as long as
+        `settle` updates do not lead away from there.
     rule, loss, starts, observe, escape_radius
         As in `orbit_diagram`.
 
@@ -99,8 +102,15 @@ def hysteresis(
     settle, kept = check_count(settle, "settle"), check_count(kept, "kept")
     if not (np.isfinite(nudge) and nudge >= 0):
         raise ValueError(f"nudge: expected a finite number of at least 0, got {nudge}; 0 moves nothing")
-    walk = Walk(rule, loss, float(escape_radius))
-    sweep = _Sweep(walk, check_observe(observe, starts), settle, kept, jnp.asarray(sizes))
+    walk = Walk(rule, loss, escape(starts, escape_radius))
+    sweep = _Sweep(
+        walk,
+        check_observe(observe, starts),
+        settle,
+        kept,
+        jnp.asarray(sizes),
+        magnitude(*(np.abs(leaf).max() for leaf in jax.tree.leaves(starts))),
+    )
     nudges = (nudge * (1 + np.arange(num_starts) / num_starts)).astype(dtype)
     (escaped_up, up), (escaped_down, down) = map_points(sweep, (starts, nudges), chunk=chunk_size(rule, starts))
     return Hysteresis(
@@ -121,13 +131,20 @@ class _Sweep(eqx.Module):
     settle: int
     kept: int
     step_sizes: jax.Array
+    unit: float
 
     def __call__(self, pair):
         theta, nudge = pair
         rule = self.walk.rule
 
+        def change(leaf):
+            return nudge.astype(leaf.dtype) * (self.unit + jnp.abs(leaf))
+
         def at_one(state, step_size):
-            state = _nudged(rule, state, nudge)
+            change = jax.tree.map(
+                lambda leaf: nudge.astype(leaf.dtype) * (self.unit + jnp.abs(leaf)), rule.theta(state)
+            )
+            state = shifted(rule, state, change)
             state = self.walk.advance(state, step_size, self.settle)
             state, values = self.walk.observe(state, step_size, self.kept, self.observe)
             escaped = ~self.walk.inside(state)
@@ -139,11 +156,3 @@ class _Sweep(eqx.Module):
         state, up = lax.scan(at_one, state, self.step_sizes)
         _, down = lax.scan(at_one, state, self.step_sizes[::-1])
         return up, down
-
-
-def _nudged(rule: UpdateRule, state, nudge):
-    """The state with other parameters: where they are in it is where `rule.theta` has a derivative."""
-    floating, fixed = eqx.partition(state, eqx.is_inexact_array)
-    theta, pull = jax.vjp(lambda some: rule.theta(eqx.combine(some, fixed)), floating)
-    (change,) = pull(jax.tree.map(lambda leaf: nudge.astype(leaf.dtype) * (1 + jnp.abs(leaf)), theta))
-    return eqx.combine(jax.tree.map(jnp.add, floating, change), fixed)

@@ -32,6 +32,8 @@ class Bifurcation(NamedTuple):
     birth: bool = False
     """Whether this is the flip that the branch was born in, by a cycle of half the period, to which `state` and
     `multipliers` belong."""
+    scale: float = 0.0
+    """The size of the states along the branch, where that is not the size of this one."""
 
 
 def kept(multipliers: np.ndarray, neutral: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 
 from gdstab import ensembles
+from gdstab._numerics import magnitude
 from gdstab.outcomes import Outcome, StoppingRule
 
 FRACTIONS = np.array([0.5, 0.75, 0.25])
@@ -63,7 +64,8 @@ def nudge_critical(trial: Trial, step_size, nudge: float) -> np.ndarray:
     direction = 1 / np.arange(1, trial.points.shape[1] + 1)
     points = trial.points[rest]
     trial.points = trial.points.copy()
-    trial.points[rest] += (nudge * (1 + np.abs(points)) * direction).astype(points.dtype)
+    units = np.array([[magnitude(size)] for size in np.abs(points).max(axis=1)])
+    trial.points[rest] += (nudge * (units + np.abs(points)) * direction).astype(points.dtype)
     return rest
 
 

@@ -92,7 +92,7 @@ def track_edge(
     num_steps
         Updates to follow.
     apart
-        By default $\sqrt\varepsilon\,(1 + \|a\|)$ with the machine epsilon of the dtype.
+        By default $\sqrt\varepsilon\,(\|a\| + \|b - a\|)$ with the machine epsilon of the dtype.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def track_edge(
     step_size = check_step_sizes(step_size, a.dtype)
     num_steps = check_count(num_steps, "num_steps", least=0)
     check_loss(loss, jnp.asarray(a[0]))
-    limit = np.sqrt(np.finfo(a.dtype).eps) * (1 + np.linalg.norm(a, axis=1))
+    limit = np.sqrt(np.finfo(a.dtype).eps) * (np.linalg.norm(a, axis=1) + np.linalg.norm(b - a, axis=1))
     limit = limit if apart is None else np.full(len(a), check_positive(apart, "apart"), a.dtype)
     system = _phase_space(rule, loss, step_size, a)
     classify = Classifier(

@@ -143,7 +143,7 @@ def _cycle_tick(rule, loss, stopping, lanes: Lanes, test, lag) -> tuple[Lanes, t
     lanes = _tick(rule, loss, stopping, lanes._replace(alive=goes_on))
 
     def look(state, test):
-        return update_cycle_test(test, state, lag, stopping)
+        return update_cycle_test(test, state, rule.theta(state), lag, stopping)
 
     test, found = over_lanes(look)(lanes.state, test)
     return lanes._replace(period=jnp.where(goes_on, found, lanes.period)), test
@@ -172,7 +172,7 @@ def _advance(rule, loss, stopping, lanes: Lanes, start, stop, updates_per_test: 
         lanes, t = carry
         anchor = jnp.maximum(stride, (t + stride - 1) // stride * stride)
         lanes, t = plain(lanes, t, jnp.minimum(anchor, stop))
-        test = over_lanes(begin_cycle_test)(lanes.state)
+        test = over_lanes(lambda state: begin_cycle_test(state, rule.theta(state)))(lanes.state)
 
         def body(carry):
             lanes, test, t = carry

@@ -67,8 +67,9 @@ def trace_curve(
     tangent = split(r, x)[1]
     if tangent.shape[0] != 1 and direction is None:
         raise ValueError(f"M has dimension {tangent.shape[0]} at theta: pass a `direction` to walk along (a tangent).")
-    along = tangent[0] if direction is None else tangent.T @ (tangent @ np.asarray(ravel_pytree(direction)[0]))
-    if not np.linalg.norm(along) > tolerance(x.dtype):
+    asked = tangent[0] if direction is None else np.asarray(ravel_pytree(direction)[0])
+    along = tangent.T @ (tangent @ asked)
+    if not np.linalg.norm(along) > tolerance(x.dtype) * np.linalg.norm(asked):
         raise ValueError("`direction` has no component tangent to M at theta: choose a row of `tangent_space`.")
     along = jnp.asarray(along / np.linalg.norm(along))
     on_flat = eqx.Partial(flat_loss, loss, unravel)

@@ -19,7 +19,9 @@ from gdstab.minima.manifold import (
     flat_loss,
     flat_residual,
     jacobian,
+    off,
     residual_norm,
+    residual_size,
     settle,
     split,
 )
@@ -67,8 +69,9 @@ def flattest(
     found = []
     for theta in starts:
         r, x, unravel = flat_residual(loss, theta, residual)
-        x, norm = settle(r, x)
-        if float(norm) <= tolerance(x.dtype) * (1 + float(jnp.linalg.norm(x))):
+        x, _ = settle(r, x)
+        norm, bound = off(r, x)
+        if norm <= bound:
             found.append(_descend(eqx.Partial(flat_loss, loss, unravel), r, x, max_iterations))
     if not found:
         raise ValueError(
@@ -108,8 +111,8 @@ def _descend(on_flat, r, x, max_iterations):
         z = minimize(objective, np.zeros(tangent.shape[0]), jac=True, method="BFGS", options=options).x
         _, gradient, moved = _smooth_sharpness(chart, jnp.asarray(z, x.dtype))
         top = float(_top(on_flat, moved))
-        on_manifold = float(residual_norm(r, moved)) <= tolerance(x.dtype)
-        if on_manifold and top < best_top:
+        norm, bound = off(r, moved)
+        if norm <= bound and top < best_top:
             best, best_top = moved, top
             stationarity = float(jnp.linalg.norm(gradient) / scale)
     return best, best_top, stationarity
@@ -138,5 +141,5 @@ def _smooth_sharpness(chart, z):
     value, gradient = jax.value_and_grad(smooth)(x)
     J = jacobian(r, x)
     pulled = (normal @ gradient) @ jnp.linalg.pinv(J @ normal.T, rtol=rcond) @ J  # implicit function theorem
-    inside = jnp.linalg.norm(r(x)) <= tolerance(x.dtype, 1e-2) * (1 + jnp.linalg.norm(x))
+    inside = jnp.linalg.norm(r(x)) <= tolerance(x.dtype, 1e-2) * residual_size(r, x, J)
     return jnp.where(inside, value, jnp.inf), tangent @ (gradient - pulled), x

@@ -75,10 +75,21 @@ def residual_norm(r: Callable, x: Point) -> Scalar:
     return jnp.linalg.norm(r(x))
 
 
+def residual_size(r: Callable, x: Point, J: Float[Array, "outputs n"]) -> Scalar:
+    """What a residual is small against, in its own units: its value at 0, such as targets, and its slope times x."""
+    origin = jnp.linalg.norm(r(jnp.zeros_like(x)))
+    return jnp.where(jnp.isfinite(origin), origin, 0) + jnp.linalg.norm(J) * jnp.linalg.norm(x)
+
+
+def off(r: Callable, x: Point) -> tuple[float, float]:
+    """The norm of the residual, and up to which of it a point is taken to be on M."""
+    bound = tolerance(x.dtype) * float(residual_size(r, x, jacobian(r, x)))
+    return float(residual_norm(r, x)), bound
+
+
 def require_minimum(r: Callable, x: Point) -> None:
     """Refuse a point that is not on M, and say how far off it is."""
-    norm = float(residual_norm(r, x))
-    bound = tolerance(x.dtype) * (1 + float(jnp.linalg.norm(x)))
+    norm, bound = off(r, x)
     if not norm <= bound:
         raise ValueError(
             f"theta must lie on M, but its residual has norm {norm:.3g} (tolerance {bound:.1g}): move it there with "
@@ -128,12 +139,21 @@ def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
     """Levenberg-Marquardt, then Gauss-Newton: the point reached and the norm of its residual."""
     tol = 64 * float(jnp.finfo(x.dtype).eps)
     solver = optx.LevenbergMarquardt(rtol=tol, atol=tol)
+    # Its damping and tolerances are in units of 1: powers of two, so that those change no rounding.
+    unit, height = _power_of_two(jnp.max(jnp.abs(x), initial=0)), _power_of_two(jnp.linalg.norm(r(x)))
     with jax.default_matmul_precision("highest"):
-        x = optx.least_squares(lambda y, _: r(y), solver, x, max_steps=max_steps, throw=False).value
+        scaled = lambda y, _: r(y * unit) / height  # noqa: E731
+        x = optx.least_squares(scaled, solver, x / unit, max_steps=max_steps, throw=False).value * unit
     polished = correct(r, correct(r, x))
     before, after = jnp.linalg.norm(r(x)), jnp.linalg.norm(r(polished))
     better = after <= before  # false where the polished point is not finite
     return jnp.where(better, polished, x), jnp.where(better, after, before)
+
+
+def _power_of_two(length: Scalar) -> Scalar:
+    """The nearest one; 1 for 0 and what is not finite."""
+    usable = (length > 0) & jnp.isfinite(length)
+    return jnp.where(usable, jnp.exp2(jnp.round(jnp.log2(jnp.where(usable, length, 1)))), 1)
 
 
 def normal_space(loss: LossFn, theta: Theta, *, residual: Residual = None) -> Float[Array, "codim n"]:

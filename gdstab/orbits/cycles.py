@@ -4,6 +4,7 @@ A cycle is one of the *state* map, so that momentum is part of it. Integer leave
 fixed throughout: a cycle is one of the floating-point entries, $n$ in number.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,11 +17,12 @@ from jaxtyping import Array, Bool, Complex, Float, Int32
 
 from gdstab import stability
 from gdstab._compiling import jit
-from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_count, check_loss, check_step_sizes
-from gdstab.orbits.single import rollout, settle_from
+from gdstab.orbits._ends import distance, run_on
+from gdstab.orbits.single import aside, escape_from, rollout, shifted
 from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.stability.units import part_units
 from gdstab.updates import UpdateRule
 
 _NEWTON_STEPS = 40
@@ -34,8 +36,9 @@ class Refined(NamedTuple):
     step_size: Scalar
     jacobian: Float[Array, "n n"]  # of the p-fold map
     sensitivity: Float[Array, " n"]  # its derivative by the step size
-    residual: Scalar  # how far the p-fold map moves the state
+    residual: Scalar  # how far the p-fold map moves the state, in units of its first part
     converged: Bool[Array, ""]  # the residual is at rounding
+    scale: Scalar  # the size of the state against which it is
 
 
 class Cycle(eqx.Module):
@@ -48,6 +51,7 @@ class Cycle(eqx.Module):
     neutral: Int32[Array, ""]  # directions in which the cycle is one of a continuum, as along a manifold of minima
     residual: Scalar
     converged: Bool[Array, ""]
+    scale: Scalar  # the size of a state against which the residual is small: of the orbit that ended here, if one did
     period: int = eqx.field(static=True)
 
     @property
@@ -96,6 +100,7 @@ def newton(
     *,
     weight: Scalar | float = 0.0,
     rank_tol: float | None = None,
+    scale: Scalar | float = 0.0,
 ) -> Refined:
     r"""Solve $G_\eta^p(s) = s$ by Newton's method in the least squares sense, from a state nearby.
 
@@ -105,8 +110,10 @@ def newton(
     too, as $\eta = \eta_0 + w \sigma$ with $\sigma$ one more unknown: the correction is then orthogonal to the branch,
     which may turn back in $\eta$ (Moore-Penrose continuation: Dhooge, Govaerts and Kuznetsov 2003, ACM TOMS 29).
 
-    `converged` says whether the residual came down to rounding; what it ended at is the best point it saw. The period
-    and the weight may be traced: one compilation serves all.
+    `converged` says whether the residual came down to rounding of the state, whose size is that of the guess or of the
+    solution, or `scale`, whichever is the largest; what it ended at is the best point it saw. Momentum and parameters,
+    which have different units, are weighted such that each acts on the other alike. The period, the weight and the
+    scale may be traced: one compilation serves all.
     """
     floating, fixed = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(floating)
@@ -117,10 +124,11 @@ def newton(
 
     def body(carry):
         (x, eta), value, (by_x, by_eta), best, smallest, idle, steps = carry
-        change = jnp.linalg.lstsq(jnp.column_stack([by_x, weight * by_eta]), value, rcond=rcond)[0]
-        x, eta = x - change[:-1], eta - weight * change[-1]
+        slopes = jnp.column_stack([by_x * units[None] / units[:, None], weight * by_eta / units])
+        change = jnp.linalg.lstsq(slopes, value / units, rcond=rcond)[0]
+        x, eta = x - change[:-1] * units, eta - weight * change[-1]
         value, slopes = linearised(x, eta)
-        size = jnp.linalg.norm(value)
+        size = jnp.linalg.norm(value / units)
         better = size < smallest
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), (x, eta, slopes), best)
         idle = jnp.where(size < 0.5 * smallest, 0, idle + 1)  # shrinking by rounding is no progress
@@ -132,15 +140,18 @@ def newton(
 
     start = flat, jnp.asarray(step_size, dtype)
     value, slopes = linearised(*start)
-    begin = (start, value, slopes, (*start, slopes), jnp.linalg.norm(value), jnp.int32(0), jnp.int32(0))
+    units = part_units(slopes[0], floating, rule.theta(state))
+    begin = (start, value, slopes, (*start, slopes), jnp.linalg.norm(value / units), jnp.int32(0), jnp.int32(0))
     *_, (x, eta, (by_x, by_eta)), residual, _, _ = lax.while_loop(goes_on, body, begin)
     # Rounding in one step is amplified along the cycle by about the norm of the Jacobian at the most; where that is
     # enormous, as of adaptive rules near a critical point, a small residual means nothing.
-    eps, scale = jnp.finfo(dtype).eps, 1 + jnp.linalg.norm(x)
-    amplified = 100 * (1 + jnp.linalg.norm(by_x)) * jnp.sqrt(jnp.asarray(period, dtype))
+    sizes = [jnp.linalg.norm(flat / units), jnp.linalg.norm(x / units), jnp.asarray(scale, dtype)]
+    eps, scale = jnp.finfo(dtype).eps, jnp.max(jnp.stack(sizes))
+    slope = jnp.linalg.norm(by_x * units[None] / units[:, None])
+    amplified = 100 * (1 + slope) * jnp.sqrt(jnp.asarray(period, dtype))
     converged = residual <= eps * scale * jnp.minimum(amplified, 0.01 * eps**-0.5)
     jacobian = by_x + jnp.eye(x.size, dtype=dtype)
-    return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged)
+    return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged, scale)
 
 
 def refine(
@@ -151,11 +162,12 @@ def refine(
     period: int,
     *,
     rank_tol: float | None = None,
+    scale: Scalar | float = 0.0,
 ) -> Cycle:
     r"""The cycle of period `period` (or of a divisor of it) near `state`, by Newton's method; for one point, jittable.
 
     Its multipliers are the eigenvalues of $DG(s_{p-1}) \cdots DG(s_0)$. Look at `converged`: where there is no cycle
-    nearby the result is none. `rank_tol` as in `newton`.
+    nearby the result is none. `rank_tol` and `scale` as in `newton`.
 
     Raises
     ------
@@ -177,20 +189,22 @@ def refine(
     period, state = check_count(period, "period"), as_state(state)
     check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
-    return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol)
+    return _refine(rule, loss, state, jnp.asarray(step_size, dtype), period, rank_tol, jnp.asarray(scale, dtype))
 
 
 @jit
-def _refine(rule, loss, state, step_size, period, rank_tol):
-    found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol)
+def _refine(rule, loss, state, step_size, period, rank_tol, scale):
+    found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol, scale=scale)
     states, theta = _along(rule, loss, found.state, found.step_size, period)
     multipliers = stability.multipliers(fold(rule, period), loss, found.state, found.step_size)
-    shifted = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
-    rtol = float(jnp.finfo(shifted.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
-    neutral = shifted.shape[0] - jnp.linalg.matrix_rank(shifted, rtol)
+    moves = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
+    units = part_units(moves, eqx.filter(state, eqx.is_inexact_array), rule.theta(state))
+    rtol = float(jnp.finfo(moves.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
+    neutral = moves.shape[0] - jnp.linalg.matrix_rank(moves * units[None] / units[:, None], rtol)
     return Cycle(
-        states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged, period
-    )
+        states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged,
+        found.scale, period,
+    )  # fmt: skip
 
 
 def find_cycle(
@@ -201,19 +215,24 @@ def find_cycle(
     max_period: int = 8,
     *,
     max_steps: int = 100_000,
-    escape_radius: float = 1e6,
+    escape_radius: float | None = None,
     grad_tol: float | None = None,
 ) -> Cycle:
     r"""The cycle, of least period, on which the orbit from `state` ends: found by running it, refined by Newton.
 
-    The orbit is run until it comes back to itself after at most `max_period` steps (`outcomes.CycleTest`), until the
-    gradient is below `grad_tol` (by default $\sqrt\epsilon$), at a fixed point, or for `max_steps` steps, after which
-    it may rest at a point where the gradient does not vanish.
+    The orbit is run until it comes back to itself after at most `max_period` steps (`outcomes.CycleTest`), or a step is
+    short against its own extent. Newton's method must then lead to a cycle nearby that attracts: from one that does
+    not, such as a saddle that the orbit passes slowly, it is run on, pushed off if it rests there. So the answer
+    depends neither on the units of the loss nor on those of the parameters.
 
     Parameters
     ----------
     state
         A state of the rule: `rule.init(theta, step_size)`, which for gradient descent is `theta`.
+    escape_radius
+        By default $10^6 \max(1, \max_j |\theta_j|)$, of the parameters given.
+    grad_tol
+        A norm of the gradient, in the units of the loss, at which the orbit rests in any case; by default none.
 
     Raises
     ------
@@ -235,58 +254,71 @@ def find_cycle(
     check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     step_size = jnp.asarray(check_step_sizes(step_size, dtype))
-    grad_tol = float(jnp.finfo(dtype).eps) ** 0.5 if grad_tol is None else grad_tol
     longest = max_period if max_period > 1 else None
-    stopping = StoppingRule(None, grad_tol, escape_radius, max_steps, longest)
-    end = _end_of_orbit(rule, loss, state, step_size, stopping)
-    cycle = refine(rule, loss, end.state, step_size, max(int(end.period), 1))
-    if not cycle.converged:
-        raise ValueError(
+    radius = escape_from(rule.theta(state)) if escape_radius is None else escape_radius
+    return _attractor(rule, loss, state, step_size, StoppingRule(None, grad_tol, radius, max_steps, longest))
+
+
+def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
+    r"""The least period of a cycle: the first divisor d of its period with $|\theta_{i+d} - \theta_i| \le$ `tol`
+    $\max_j |\theta_j|$ for all i.
+
+    By default `tol` is $10 \sqrt\epsilon$: closer than that to its flip a doubled cycle cannot be told from it.
+    """
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(cycle.theta)]
+    flat = np.concatenate([leaf.reshape(cycle.period, -1) for leaf in leaves], axis=1)
+    eps = float(np.finfo(flat.dtype).eps)
+    near = (10 * eps**0.5 if tol is None else tol) * np.abs(flat).max(initial=0)
+    # What Newton's method leaves of a fixed point at 0 is no cycle, though it hops about 0.
+    near = max(near, float(cycle.residual) * eps**-0.5)
+    divisors = (d for d in range(1, cycle.period) if cycle.period % d == 0)
+    return next((d for d in divisors if np.abs(np.roll(flat, d, axis=0) - flat).max() <= near), cycle.period)
+
+
+def _attractor(rule, loss, state, step_size, stopping) -> Cycle:
+    """The cycle that the orbit does not leave any more; tolerances shrink from passage to passage."""
+    eps = float(jnp.finfo(step_size.dtype).eps)
+    tol, away, patience, done, cycle = eps**0.5, -1.0, 0, 0, None
+    points = jax.tree.map(lambda leaf: leaf[None], rule.theta(state))
+    while True:
+        rest = dataclasses.replace(stopping, max_steps=stopping.max_steps - done, cycle_tol=tol)
+        end = run_on(rule, loss, state, step_size, rest, points, away, patience)
+        done, state, reach = done + int(end.steps), end.state, float(end.reach)
+        theta, outcome, period = rule.theta(state), Outcome(int(end.outcome)), max(int(end.period), 1)
+        if not end.left and outcome == Outcome.UNDECIDED and done < stopping.max_steps:  # at rest, or all but
+            away = max(eps**0.5 * reach, eps**4)
+            state = shifted(rule, state, aside(theta, away))
+            continue
+        if not end.period and outcome != Outcome.CONVERGED:
+            raise ValueError(_why_not(outcome, cycle, stopping, done, step_size))
+        cycle = _refine(rule, loss, state, step_size, period, None, end.reach)
+        apart = distance(theta, cycle.theta)
+        if cycle.converged and (apart <= eps**0.2 * reach or outcome == Outcome.CONVERGED):
+            least = minimal_period(cycle)
+            if least != period:
+                start = jax.tree.map(lambda leaf: leaf[0], cycle.states)
+                cycle = _refine(rule, loss, start, step_size, least, None, end.reach)
+            excess = float(cycle.radius) - 1
+            if excess <= 100 * eps**0.75:
+                return cycle
+            # Long enough for what rounding leaves of the mode that grows to come up.
+            points, away, patience = cycle.theta, 8 * apart, 8 + int(min(-3 * np.log(eps) / np.log1p(excess), 1e9))
+        tol = max(tol / 16, 4 * eps)
+
+
+def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_size) -> str:
+    """What to say of an orbit that ends on no cycle."""
+    if cycle is not None and not cycle.converged and outcome == Outcome.UNDECIDED:
+        return (
             f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
             f"{float(cycle.residual):.2g}); the map may not be smooth there, as that of an adaptive rule at a critical "
             "point is not"
         )
-    least = minimal_period(cycle)
-    if least == cycle.period:
-        return cycle
-    return refine(rule, loss, jax.tree.map(lambda leaf: leaf[0], cycle.states), step_size, least)
-
-
-def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
-    r"""The least period of a cycle: the first divisor d of its period with $|s_d - s_0| \le$ `tol` $(1 + |s_0|)$.
-
-    By default `tol` is $10 \sqrt\epsilon$: closer than that to its flip a doubled cycle cannot be told from it.
-    """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(cycle.states) if eqx.is_inexact_array(leaf)]
-    flat = np.concatenate([leaf.reshape(cycle.period, -1) for leaf in leaves], axis=1)
-    tol = 10 * float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else tol
-    near = tol * (1 + np.linalg.norm(flat[0]))
-    divisors = (d for d in range(1, cycle.period) if cycle.period % d == 0)
-    return next((d for d in divisors if np.linalg.norm(flat[d] - flat[0]) <= near), cycle.period)
-
-
-def _end_of_orbit(rule, loss, state, step_size, stopping):
-    """Where the orbit ends, which must be a cycle or a point where it rests."""
-    end, displacement = _settle(rule, loss, state, step_size, stopping)
-    outcome = Outcome(int(end.outcome))
-    # A rule with weight decay rests where the gradient does not vanish.
-    at_rest = outcome == Outcome.UNDECIDED and displacement <= 10 * jnp.finfo(step_size.dtype).eps ** 0.5
-    if outcome not in (Outcome.CYCLING, Outcome.CONVERGED) and not at_rest:
-        raise ValueError(
-            f"expected an orbit that ends on a cycle of period up to {stopping.max_period or 1} within "
-            f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
-            f"{int(end.steps)}; raise `max_period` or `max_steps`, or start elsewhere"
-        )
-    return end
-
-
-@jit
-def _settle(rule, loss, state, step_size, stopping):
-    """Where the orbit ends, and how far one more step would move it, relative to its size."""
-    end = settle_from(rule, loss, state, step_size, stopping)
-    moved = rule.theta(rule.step(loss, end.state, step_size))
-    difference = jax.tree.map(jnp.subtract, moved, end.theta)
-    return end, jnp.sqrt(sum_squares(difference)) / (1 + jnp.sqrt(sum_squares(end.theta)))
+    return (
+        f"expected an orbit that ends on a cycle of period up to {stopping.max_period or 1} within "
+        f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
+        f"{steps}; raise `max_period` or `max_steps`, or start elsewhere"
+    )
 
 
 def _displacement(rule, loss, state_of):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8, Int32
 
 from gdstab._types import LossFn, Scalar, State, Theta
@@ -110,9 +111,9 @@ def settle_from(
         if not cycles:
             return undecided & in_budget, test, zero
         lag = steps % stride
-        fresh = begin_cycle_test(state)
+        fresh = begin_cycle_test(state, theta)
         test = jax.tree.map(lambda new, old: jnp.where(lag == 0, new, old), fresh, test)
-        test, period = update_cycle_test(test, state, lag, stopping)
+        test, period = update_cycle_test(test, state, theta, lag, stopping)
         period = jnp.where(undecided & (steps >= stride), period, 0)
         return undecided & (period == 0) & in_budget, test, period
 
@@ -122,7 +123,7 @@ def settle_from(
         goes_on, test, period = look(state, steps, test)
         return state, steps, test, period, goes_on
 
-    goes_on, test, period = look(state, zero, begin_cycle_test(state))
+    goes_on, test, period = look(state, zero, begin_cycle_test(state, rule.theta(state)))
     state, steps, _, period, _ = lax.while_loop(lambda c: c[-1], body, (state, zero, test, period, goes_on))
     theta = rule.theta(state)
     seen = verdict(loss, theta, stopping)
@@ -133,3 +134,32 @@ def settle_from(
         excess = float(value) - float(getattr(loss, "loss_floor", 0.0))
         check_floor(loss, excess, stopping.loss_tol, value.dtype, lambda: typical_size(loss, [theta]))
     return Settled(theta, outcome, steps, period, value, state)
+
+
+def shifted(rule: UpdateRule, state: State, change: Theta) -> State:
+    """The state with its parameters moved by `change`, all else as it is.
+
+    Where the parameters are in a state is where `rule.theta` has a derivative.
+    """
+    floating, fixed = eqx.partition(state, eqx.is_inexact_array)
+    _, pull = jax.vjp(lambda some: rule.theta(eqx.combine(some, fixed)), floating)
+    (moved,) = pull(change)
+    return eqx.combine(jax.tree.map(jnp.add, floating, moved), fixed)
+
+
+def extent(tree: Theta) -> Scalar:
+    """The largest modulus of an entry: a length that neither overflows nor vanishes where its square would."""
+    sizes = [jnp.max(jnp.abs(leaf), initial=0) for leaf in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack([size.astype(jnp.result_type(*sizes)) for size in sizes]))
+
+
+def escape_from(theta: Theta) -> float:
+    """How far parameters must go to have escaped, by default: far in units of 1 and in their own."""
+    dtype = jnp.result_type(*jax.tree.leaves(theta))
+    return min(1e6 * max(1.0, float(extent(theta))), 0.5 * float(jnp.finfo(dtype).max) ** 0.5)
+
+
+def aside(theta: Theta, length: Scalar | float) -> Theta:
+    """A change of the parameters of that length (as `extent` has it), along no axis and no symmetry."""
+    flat, unravel = ravel_pytree(theta)
+    return unravel((length / jnp.arange(1, flat.size + 1, dtype=flat.dtype)).astype(flat.dtype))

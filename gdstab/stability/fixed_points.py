@@ -12,9 +12,11 @@ from jaxtyping import Array, Float
 
 from gdstab import _arguments as arguments
 from gdstab._compiling import jit
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
+from gdstab.stability.units import part_units
 
 
 class FixedPoint(NamedTuple):
@@ -38,7 +40,7 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
         An `updates.UpdateRule`. Adaptive rules have $\nu = 0$ at a critical point, where their step has no derivative:
         pass `updates.frozen(rule, nu)`, with the second moment of an orbit.
     tol
-        How far one update may move, relative to $1 + \|\theta\|$; $\sqrt\epsilon$ by default.
+        How far one update may move, relative to $\|\theta\|$; $\sqrt\epsilon$ by default.
 
     Raises
     ------
@@ -60,12 +62,12 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     eta, state = _at_rest(rule, theta, step_size)
     flat = _flat(state)
     tol = float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else check_positive(tol, "tol")
-    moves = float(np.linalg.norm(np.asarray(_displacement(rule, loss, state, eta, flat))))
-    if not moves <= tol * (1 + float(np.linalg.norm(flat))):
+    moves, size = _moved(rule, loss, state, eta, flat)
+    if not moves <= tol * size:
         raise ValueError(
-            f"expected a point that one update leaves where it is, got one that it moves by {moves:.3g}: theta is no "
-            "critical point of the loss, weight decay moves it (find it by `fixed_point`), or the rule never rests "
-            "(normalised steps)"
+            f"expected a point that one update leaves where it is, got one of size {size:.3g} that it moves by "
+            f"{moves:.3g}: theta is no critical point of the loss (or not to {tol:.1g} of its size: raise `tol`), "
+            "weight decay moves it (find it by `fixed_point`), or the rule never rests (normalised steps)"
         )
     _refuse_rough(rule, loss, state, eta, flat)
     return state
@@ -82,8 +84,8 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     Raises
     ------
     ValueError
-        As `extend`; and if no fixed point is found to within `tol` (relative to $1 + \|\theta\|$, by default
-        $\epsilon^{3/4}$).
+        As `extend`; and if no fixed point is found to within `tol` (relative to the larger of $\|\theta\|$ and that of
+        the guess, by default $\epsilon^{3/4}$).
 
     Examples
     --------
@@ -96,7 +98,7 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     """
     guess = _check(rule, loss, guess, step_size)
     eta, state = _at_rest(rule, guess, step_size)
-    x = _flat(state)
+    x = start = _flat(state)
     eps = float(np.finfo(x.dtype).eps)
     tol = eps**0.75 if tol is None else check_positive(tol, "tol")
 
@@ -112,8 +114,8 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
         step = np.linalg.lstsq(slope(x), -moves(x), rcond=eps**0.5)[0]
         if np.isfinite(step).all() and np.linalg.norm(moves(x + step)) < np.linalg.norm(moves(x)):
             x = x + step
-    residual = float(np.linalg.norm(moves(x)))
-    if not residual <= tol * (1 + float(np.linalg.norm(x))):
+    residual, size = _moved(rule, loss, state, eta, jnp.asarray(x, state_dtype))
+    if not residual <= tol * max(size, float(np.linalg.norm(np.asarray(start)))):
         raise ValueError(
             f"found no fixed point near the guess: the best one is still moved by {residual:.3g}; start nearer to one, "
             "raise `tol`, or does the rule never rest (sign descent, Lion, normalised steps)?"
@@ -167,6 +169,14 @@ def _slope(rule, loss, state, eta, flat):
     return jacobian(rule, loss, _combined(state, flat), eta)
 
 
+def _moved(rule, loss, state, eta, flat) -> tuple[float, float]:
+    """How far one update moves a state, and its size, all parts of it in units in which they act alike."""
+    floating = eqx.filter(_combined(state, flat), eqx.is_inexact_array)
+    units = np.asarray(part_units(_slope(rule, loss, state, eta, flat), floating, rule.theta(state)), float)
+    moves = np.asarray(_displacement(rule, loss, state, eta, flat), float)
+    return float(np.linalg.norm(moves / units)), float(np.linalg.norm(np.asarray(flat, float) / units))
+
+
 def _has_zero_moment(state) -> bool:
     """Whether a second moment, as optax names them, is zero in some entry."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
@@ -187,7 +197,8 @@ def _refuse_rough(rule, loss, state, eta, flat) -> None:
             "has no multipliers; study it by its orbits"
         )
     dtype = flat.dtype
-    far = float(np.finfo(dtype).eps) ** 0.5 * 16 * (1 + float(np.linalg.norm(flat)))
+    size = float(np.linalg.norm(flat))
+    far = float(np.finfo(dtype).eps) ** 0.5 * 16 * (magnitude(size) + size)
     direction = np.cos(np.arange(1, flat.size + 1) * 2.4)  # no symmetry, no zero
     direction /= np.linalg.norm(direction)
 

@@ -44,7 +44,7 @@ class Stability(enum.IntEnum):
     loss=arguments.function, theta=arguments.parameters, tol=arguments.tolerance, loss_tol=arguments.tolerance
 )
 def classify(
-    loss: LossFn, theta: Theta, *, tol: Scalar | float | None = None, loss_tol: Scalar | float = 1e-10
+    loss: LossFn, theta: Theta, *, tol: Scalar | float | None = None, loss_tol: Scalar | float | None = None
 ) -> Classification:
     r"""Kind of the critical point at `theta`, where an orbit ended; with $(n_-, n_0, n_+)$.
 
@@ -63,6 +63,8 @@ def classify(
         eigenvalues of a least-squares loss are off by about $\sqrt\delta\,\|D^2 f\|$; there `tol` grows to
         $10 \sqrt{\delta \max|\lambda_i|} / \|\theta\|$, which has the same scaling, but to no more than
         $10^{-3} \max|\lambda_i|$. A number given is taken as it is.
+    loss_tol
+        By default $10^{-10} \max|\lambda_i| \|\theta\|^2$, which is a loss in the same units.
     """
     return _classify(loss, theta, tol, loss_tol)[1]
 
@@ -73,16 +75,12 @@ def _classify(loss, theta, tol, loss_tol):
     values = curvature.eigenvalues(flat_loss, flat)
     with jax.default_matmul_precision("highest"):
         excess = staged(flat_loss, flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
-    at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
+    scale, size = jnp.max(jnp.abs(values)), jnp.linalg.norm(flat)
+    at_floor = excess <= (1e-10 * scale * size**2 if loss_tol is None else jnp.asarray(loss_tol, flat.dtype))
     if not hasattr(loss, "loss_floor"):
         at_floor &= ~_goes_below_zero(flat_loss, flat)
     if tol is None:
-        scale = jnp.max(jnp.abs(values))
-        off = (
-            10
-            * jnp.sqrt(jnp.maximum(excess, 0) * scale)
-            / jnp.maximum(jnp.linalg.norm(flat), jnp.finfo(flat.dtype).tiny)
-        )
+        off = 10 * jnp.sqrt(jnp.maximum(excess, 0) * scale) / jnp.maximum(size, jnp.finfo(flat.dtype).tiny)
         tol = jnp.sqrt(jnp.finfo(flat.dtype).eps).astype(flat.dtype) * scale
         tol = jnp.where(at_floor, jnp.maximum(tol, jnp.minimum(off, 1e-3 * scale)), tol)
     counts = curvature.count_signs(values, tol)
@@ -127,7 +125,7 @@ def lyapunov_stable(
     step_size: Scalar | float,
     *,
     tol: Scalar | float | None = None,
-    loss_tol: Scalar | float = 1e-10,
+    loss_tol: Scalar | float | None = None,
 ) -> Int8[Array, ""]:
     r"""Whether the critical point `theta` is a stable fixed point of gradient descent: a `Stability`.
 

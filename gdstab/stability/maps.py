@@ -13,6 +13,7 @@ from gdstab import curvature
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state
+from gdstab.stability.units import part_units
 
 
 def check_autonomous(rule) -> None:
@@ -86,6 +87,9 @@ def multipliers(
         As `jacobian`.
     """
     matrix = jacobian(rule, loss, state, step_size, dense_limit=dense_limit)
+    if hasattr(rule, "theta"):  # eigenvalues of a matrix with entries of all sizes are inaccurate
+        units = part_units(matrix, eqx.filter(state, eqx.is_inexact_array), rule.theta(state))
+        matrix = matrix * (units[None] / units[:, None])
     return staged(_sorted_eigenvalues, matrix)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import bifurcation, ensembles, estimators, figures, orbits, records, sampling
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
@@ -124,7 +125,7 @@ def find(rule: UpdateRule, loss: LossFn, points: np.ndarray, options: Cycle) -> 
 
     Fixed points that fill a continuum count as one cycle.
     """
-    grad_tol = float(np.finfo(points.dtype).eps) ** 0.5 if options.grad_tol is None else options.grad_tol
+    grad_tol = _small_gradient(loss, points) if options.grad_tol is None else options.grad_tol
     longest = options.max_period if options.max_period > 1 else None
     stopping = StoppingRule(None, grad_tol, options.escape_radius, options.max_steps, longest)
     result = ensembles.run(rule, loss, points, options.step_size, stopping, keep=("theta",))
@@ -138,7 +139,8 @@ def find(rule: UpdateRule, loss: LossFn, points: np.ndarray, options: Cycle) -> 
             # From the start again, since the engine does not keep momentum; the orbit is the same.
             cycle = orbits.find_cycle(
                 rule, loss, rule.init(jnp.asarray(points[lane]), options.step_size), options.step_size,
-                options.max_period, max_steps=options.max_steps, escape_radius=options.escape_radius, grad_tol=grad_tol,
+                options.max_period, max_steps=options.max_steps, escape_radius=options.escape_radius,
+                grad_tol=options.grad_tol,
             )  # fmt: skip
         except ValueError:
             waiting[lane] = False
@@ -147,12 +149,19 @@ def find(rule: UpdateRule, loss: LossFn, points: np.ndarray, options: Cycle) -> 
         if not (cycle.period == 1 and int(cycle.neutral)):
             theta = np.asarray(cycle.theta)
             apart = np.linalg.norm(result.theta[:, None] - theta, axis=-1).min(axis=1)
-            mine &= apart <= _SAME * (1 + np.linalg.norm(theta[0]))
+            mine &= apart <= _SAME * (magnitude(float(cycle.scale)) + np.linalg.norm(theta[0]))
         mine[lane] = True
         attractors.append(Attractor(cycle, int(mine.sum())))
         waiting &= ~mine
     attractors.sort(key=lambda found: -found.lanes)
     return Search(attractors, counts, unassigned + int(waiting.sum()), result.lane_steps)
+
+
+def _small_gradient(loss: LossFn, points: np.ndarray) -> float:
+    """A gradient that is small against those at the starts, in whatever units the loss is."""
+    slopes = np.linalg.norm(np.asarray(ensembles.map_points(jax.grad(loss), points), float), axis=1)
+    eps, slopes = np.finfo(points.dtype).eps, slopes[np.isfinite(slopes)]
+    return float(eps) ** 0.5 * magnitude(np.median(slopes) if slopes.size else 0.0)
 
 
 def summarise(options: Cycle, rule: UpdateRule, loss: LossFn, search: Search, followed: list) -> dict:

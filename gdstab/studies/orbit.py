@@ -129,7 +129,9 @@ def _cycles(rule, loss, end, step_size) -> list[np.ndarray]:
     """The different cycles that orbits ended in, `[period, 2]` each."""
     found = []
     for theta, period in zip(end.theta, end.period, strict=True):
-        if period and not any(np.linalg.norm(theta[:2] - cycle, axis=1).min() < 1e-3 for cycle in found):
+        if period and not any(
+            np.linalg.norm(theta[:2] - cycle, axis=1).min() < 1e-3 * np.abs(cycle).max() for cycle in found
+        ):
             found.append(follow(rule, loss, theta[None], step_size, int(period) - 1)[0][:, :2])
     return found
 
