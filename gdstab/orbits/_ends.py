@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int32
 
+from gdstab._compiling import jit
 from gdstab._types import Scalar, State, Theta
 from gdstab.orbits.single import extent
 from gdstab.outcomes import StoppingRule, anchor_stride, begin_cycle_test, moving, update_cycle_test, verdict
@@ -41,7 +42,7 @@ def run_on(
     )
 
 
-@eqx.filter_jit
+@jit
 def _run_on(rule, loss, state, step_size, stopping, points, away, patience) -> Stop:
     zero = jnp.zeros((), jnp.int32)
     stride = 1 if stopping.max_period is None else anchor_stride(stopping.max_period)
