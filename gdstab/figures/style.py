@@ -1,6 +1,7 @@
 """What all figures share: fonts, sizes, colours that survive colour blindness and grey prints, and how to save them."""
 
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -58,10 +59,21 @@ def casing(colour: str, width: float) -> list:
     return [patheffects.Stroke(linewidth=width, foreground=colour), patheffects.Normal()]
 
 
-def save(figure: Figure, directory, name: str = "figure") -> tuple[Path, Path]:
-    """Write the figure as PNG (200 dpi) and PDF; their paths."""
-    paths = tuple(Path(directory) / f"{name}.{ending}" for ending in ("png", "pdf"))
+def save(figure: Figure, place, name: str = "figure") -> tuple[Path, Path]:
+    """Write the figure as PNG (200 dpi) and PDF; their paths.
+
+    `place` is a directory, made if it is not there, whose files of the same names are replaced; or the record of a run,
+    which lists what is written there.
+    """
+    keep = place.write if hasattr(place, "write") else partial(_write, Path(place))
     with style():
-        for path in paths:
-            figure.savefig(path, dpi=200)
-    return paths
+        return tuple(
+            keep(f"{name}.{ending}", partial(figure.savefig, format=ending, dpi=200)) for ending in ("png", "pdf")
+        )
+
+
+def _write(directory: Path, name: str, write) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / name, "wb") as file:
+        write(file)
+    return directory / name

@@ -66,8 +66,7 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     def write():
         summary = summarise(options, measured, stopped, time.perf_counter() - begin)
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
-        with records.writing(record.path):
-            figures.save(figures.draw_basin(picture(options, summary)), record.path)
+        figures.save(figures.draw_basin(picture(options, summary)), record)
         return record.finish(summary)
 
     record = team.together(lambda: write() if team.leads else record)

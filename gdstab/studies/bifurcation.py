@@ -74,7 +74,7 @@ def run(options: Bifurcation, *, progress: Callable[[int, int], None] | None = N
     summary = summarise(options, diagram, cascade, why, end, loop)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(diagram, loop).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop), record.path)
+    figures.save(figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop), record)
     return Study(record.finish({**summary, "provenance": provenance}), diagram)
 
 

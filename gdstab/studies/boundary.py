@@ -71,7 +71,7 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     )  # fmt: skip
     summary = summarise(picture, entropy, exponent, options)
     record.write_dataset(_dataset(picture, exponent).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_boundary(picture, exponent, names(picture, options.signs)), record.path)
+    figures.save(figures.draw_boundary(picture, exponent, names(picture, options.signs)), record)
     return Study(record.finish(summary), picture)
 
 

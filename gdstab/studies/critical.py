@@ -65,7 +65,7 @@ def run(options: Critical) -> Study:
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = _dataset(step_sizes, points, tops, curves)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
-    figures.save(figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record.path)
+    figures.save(figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record)
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 
 

@@ -75,7 +75,7 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
     summary = summarise(found, source, options)
     provenance = records.provenance(dtype)
     record.write_dataset(_dataset(found, source, box, axes).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_critical_map(_picture(found, source, box, axes, options)), record.path)
+    figures.save(figures.draw_critical_map(_picture(found, source, box, axes, options)), record)
     return Study(record.finish({**summary, "provenance": provenance}), found)
 
 

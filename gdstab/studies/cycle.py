@@ -74,7 +74,7 @@ def run(options: Cycle) -> Study:
     ) if search.attractors else []  # fmt: skip
     summary = summarise(options, rule, loss, search, followed)
     record.write_dataset(_dataset(followed, dim).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record.path)
+    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record)
     return Study(record.finish(summary), fresh=True)
 
 

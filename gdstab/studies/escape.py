@@ -85,7 +85,7 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     if manifold is not None:
         summary["manifold"] = saddle_manifold.summarise(options, setting.ladder, manifold)
     record.write_dataset(to_dataset(options, setting, descents, around, manifold).assign_attrs(provenance=provenance))
-    names = escape_pictures.save(options, setting, summary, around, manifold, record.path)
+    names = escape_pictures.save(options, setting, summary, around, manifold, record)
     return Study(record.finish({**summary, "figures": names, "provenance": provenance}), fresh=True)
 
 

@@ -70,7 +70,7 @@ def run(options: Flow) -> Study:
     record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
     names = ["figure", *(f"start_{number}" for number in range(1, len(ways)))]
     for name, way in zip(names, ways, strict=True):
-        figures.save(figures.draw_flow(picture(way, options.radius)), record.path, name)
+        figures.save(figures.draw_flow(picture(way, options.radius)), record, name)
     summary = {
         "parameters": dim,
         "step_sizes": step_sizes.tolist(),

@@ -61,7 +61,7 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     kinds = basins.refine(rule, loss, result, stopping=stopping, classify=stability.classify, kinds=stability.Kind)
     summary = summarise(result, kinds, options)
     record.write_dataset(result.to_xarray().assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_heatmap(result, overlay(options)), record.path)
+    figures.save(figures.draw_heatmap(result, overlay(options)), record)
     return Study(record.finish(summary), result)
 
 

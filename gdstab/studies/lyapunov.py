@@ -83,7 +83,7 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
     summary = summarise(options, found, field, on_line)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(found, field, axes, options).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record.path)
+    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record)
     return Study(record.finish({**summary, "seconds": time.perf_counter() - begin, "provenance": provenance}), found)
 
 

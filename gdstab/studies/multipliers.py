@@ -86,11 +86,11 @@ def run(options: opt.Multipliers, *, progress=None) -> Study:
     here = figures.MultiplierMap(
         options.rule, options.step_size, options.beta, values, stability.numerical_range(matrix)
     )
-    figures.save(figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record.path)
+    figures.save(figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record)
     edge = figures.StabilityEdge(
         options.rule, options.step_size, orbit.steps, orbit.loss, orbit.curvature, critical_curvature(options)
     )
-    figures.save(figures.draw_edge(edge), record.path, "orbit")
+    figures.save(figures.draw_edge(edge), record, "orbit")
     return Study(record.finish(summary), fresh=True)
 
 

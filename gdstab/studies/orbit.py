@@ -57,7 +57,7 @@ def run(options: Orbit) -> Study:
         )
         for step, box, panel_paths, end in zip(step_sizes, boxes, paths, ends, strict=True)
     ]  # fmt: skip
-    figures.save(figures.draw_trajectories(panels), record.path)
+    figures.save(figures.draw_trajectories(panels), record)
     return Study(record.finish({"orbits": _table(step_sizes, starts, ends), "provenance": provenance}), fresh=True)
 
 

@@ -74,7 +74,7 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     dataset = to_dataset(options, problems, parts)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
     summary = summarise(options, problems, parts)
-    figures.save(figures.draw_overfitting(staircases(options, problems, parts), summary["lingering"]), record.path)
+    figures.save(figures.draw_overfitting(staircases(options, problems, parts), summary["lingering"]), record)
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 
 

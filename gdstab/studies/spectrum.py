@@ -59,7 +59,7 @@ def run(options: Spectrum) -> Study:
     figure = figures.draw_spectrum(
         figures.Spectra(options.where, steps, values, step_sizes, density if density is None else tuple(density))
     )
-    figures.save(figure, record.path)
+    figures.save(figure, record)
     summary = summarise(options, steps, values, np.asarray(ensembles.map_points(loss, points)), step_sizes, dim)
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
 

@@ -44,7 +44,7 @@ def run(options: FigureD1) -> Reproduction:
         trained = [job.result() for job in jobs]
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(to_dataset(trained).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_closeness([picture(one) for one in trained]), record.path)
+    figures.save(figures.draw_closeness([picture(one) for one in trained]), record)
     summary = {"networks": {one.title: summarise(one) for one in trained}, "provenance": provenance}
     shows = (
         f"Training loss of descent with step sizes eta = {options.step_size:g} and eta/r, and of the flow, on "

@@ -55,7 +55,7 @@ def run(options: FigureD2) -> Reproduction:
     provenance = records.provenance(dtype)
     record.write_dataset(_dataset(hills, separation).assign_attrs(provenance=provenance))
     plane = _plane(loss, paths, step_sizes)
-    figures.save(figures.draw_worst_case(_picture(drawn, hills), plane, separation), record.path)
+    figures.save(figures.draw_worst_case(_picture(drawn, hills), plane, separation), record)
     error = flow_error(loss)
     summary = {
         "exponents": separation.exponents.tolist(),
