@@ -5,7 +5,7 @@ import enum
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -139,13 +139,10 @@ def evaluate(each: Claim) -> tuple[dict, Finding | None]:
     return row | {"seconds": round(time.perf_counter() - begin, 3)}, found
 
 
-def iter_run(
-    paper: str | None = None, only: str | Sequence[str] | None = None
-) -> Iterator[tuple[dict, Finding | None]]:
-    """Check the names at once, then run claim by claim."""
+def chosen_claims(paper: str | None = None, only: str | Sequence[str] | None = None) -> list[Claim]:
+    """As `registered`, where they can be run: refused where JAX has 64 bits disabled."""
     check_precision(64)
-    chosen = registered(paper, only)
-    return (evaluate(each) for each in chosen)
+    return registered(paper, only)
 
 
 def run(paper: str | None = None, only: str | Sequence[str] | None = None) -> list[dict]:
@@ -167,7 +164,7 @@ def run(paper: str | None = None, only: str | Sequence[str] | None = None) -> li
     >>> row["verdict"]
     'holds'
     """
-    return [row for row, _ in iter_run(paper, only)]
+    return [evaluate(each)[0] for each in chosen_claims(paper, only)]
 
 
 def unexpected(rows: Iterable[dict]) -> list[dict]:

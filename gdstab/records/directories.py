@@ -47,7 +47,7 @@ class Record:
     """The process that began the directory; not 0 where several processes have no disk in common."""
     process: int = 0
     """This process among those of the run."""
-    begun: int = dataclasses.field(default_factory=lambda: time.time_ns(), compare=False)  # noqa: PLW0108 (replaced in tests)
+    begun: int = dataclasses.field(default_factory=lambda: time.time_ns(), compare=False)  # noqa: PLW0108 (tests replace it)
     """When this process took up the run."""
 
     @property
