@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -54,6 +55,15 @@ class Record:
     def complete(self) -> bool:
         """Whether the run has ended and nothing is left to do."""
         return self.summary is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its directory says so by now."""
+        return (self.path / "summary.json").exists()
+
+    def parts_kept(self) -> int:
+        """How many finished parts lie in the directory."""
+        return len(_part_files(self.path / ledger.PARTS))
 
     @functools.cached_property
     def dataset(self):
@@ -237,7 +247,7 @@ def begin(
                 ledger.drop_parts(path)
             else:
                 ledger.check_unchanged(path, "move that away, then continue with --resume")
-        return dataclasses.replace(found, process=process)
+        return _opened(dataclasses.replace(found, process=process))
     check_room(path, bytes_needed)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -251,7 +261,21 @@ def begin(
         raise RunError(
             f"cannot write to {path}: {error.strerror or error}. Choose another directory with --out."
         ) from error
-    return Record(path, configuration, None, process, process)
+    return _opened(Record(path, configuration, None, process, process))
+
+
+_latest: weakref.ref | None = None
+
+
+def latest() -> Record | None:
+    """The run that this process has begun or taken up last, while somebody works on it."""
+    return None if _latest is None else _latest()
+
+
+def _opened(record: Record) -> Record:
+    global _latest  # noqa: PLW0603 (who stops the process wants to know it)
+    _latest = weakref.ref(record)
+    return record
 
 
 def load(path) -> Record:

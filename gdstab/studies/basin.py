@@ -17,6 +17,7 @@ from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, distributions
 from gdstab.studies.options import Basin, parse_range
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.teams import Team
 
 _ALONE = Team()
@@ -61,9 +62,11 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     if team.told(record.complete):
         record.retire()
         return Study(record, None)
+    enter(progress, "orbits")
     measured, stopped = team.together(lambda: _measure(options, setting, record, progress, team))
 
     def write():
+        enter(progress, SAVING)
         summary = summarise(options, measured, stopped, time.perf_counter() - begin)
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
         figures.save(figures.draw_basin(picture(options, summary)), record)
@@ -72,6 +75,12 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     record = team.together(lambda: write() if team.leads else record)
     record.retire()
     return Study(record, measured)
+
+
+def phases(options: Basin, size: int = 1) -> dict[str, Phase]:
+    """What one of so many processes goes through."""
+    lanes = max(options.samples, 0) * len(parse_range(options.step_sizes)) // size
+    return {"orbits": Phase(10, lanes), SAVING: Phase(1)}
 
 
 class Setting(NamedTuple):

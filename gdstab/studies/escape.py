@@ -19,6 +19,7 @@ from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, escape_pictures, escape_summary, saddle_escape, saddle_manifold
 from gdstab.studies.level_clock import descent_with_clock
 from gdstab.studies.options import Escape, parse_range
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
 from gdstab.studies.saddle_escape import Saddle
 
@@ -28,6 +29,13 @@ class Study(NamedTuple):
 
     record: records.Record
     fresh: bool  # made just now, not read back
+
+
+PHASES = {
+    "descent": "random starts", "saddle": "balls around the saddle", "walks": "orbits step by step",
+    "manifold": "centre-stable manifold",
+}  # fmt: skip
+"""Names of the kinds of work."""
 
 
 class Setting(NamedTuple):
@@ -74,9 +82,11 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     found = list(record.parts())
     for number, unit in enumerate(units(options)):
         if number >= len(found):
+            enter(progress, PHASES[unit.kind])
             found.append(_WORK[unit.kind](options, setting, unit, found, progress))
             record.commit(number, **found[-1])
     parts = dict(zip(units(options), found, strict=True))
+    enter(progress, SAVING)
     provenance = records.provenance(setting.dtype, seed=options.seed)
     descents = join_descents(options, parts)
     around = {**parts[Unit("saddle")], **{f"walk_{name}": value for name, value in parts[Unit("walks")].items()}}
@@ -125,8 +135,14 @@ def units(options: Escape) -> Iterator[Unit]:
         yield Unit("manifold")
 
 
+def phases(options: Escape) -> dict[str, Phase]:
+    """What a run goes through."""
+    found = {PHASES[unit.kind]: Phase(3) for unit in units(options)}
+    return {**found, PHASES["descent"]: Phase(8, total_lanes(options)), SAVING: Phase(2)}
+
+
 def total_lanes(options: Escape) -> int:
-    """Orbits of the random starts: what a bar of progress counts."""
+    """Orbits of the random starts."""
     return options.samples * len(parse_range(options.step_sizes))
 
 

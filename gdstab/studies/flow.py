@@ -1,5 +1,6 @@
 """How far descent strays from gradient flow: distances for several step sizes, curvature, and the bound of paper D."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.studies import building, training, tube
 from gdstab.studies import options as opt
 from gdstab.studies.options import Flow
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.tube import Tube
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
@@ -40,7 +42,7 @@ class Way(NamedTuple):
         return self.found.times[0][: _reached(self.found)]
 
 
-def run(options: Flow) -> Study:
+def run(options: Flow, *, progress: Callable | None = None) -> Study:
     """Run the study, or read it back where a complete run of the same configuration is there.
 
     Examples
@@ -65,7 +67,11 @@ def run(options: Flow) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
-    ways = [follow(loss, start, step_sizes, options) for start in starts]
+    ways = []
+    for number, start in enumerate(starts):
+        enter(progress, _name(number))
+        ways.append(follow(loss, start, step_sizes, options))
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
     names = ["figure", *(f"start_{number}" for number in range(1, len(ways)))]
@@ -80,6 +86,17 @@ def run(options: Flow) -> Study:
         "provenance": provenance,
     }
     return Study(record.finish(summary), fresh=True)
+
+
+def phases(options: Flow) -> dict[str, Phase]:
+    """What a run goes through."""
+    _, dim = building.build_loss(options.loss)
+    starts = len(options.start) // max(dim, 1) if options.start else max(options.starts, 0)
+    return {**{_name(number): Phase(4) for number in range(starts)}, SAVING: Phase(1)}
+
+
+def _name(number: int) -> str:
+    return f"flow and descent from start {number}"
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:

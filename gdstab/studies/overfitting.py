@@ -16,10 +16,12 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, endings, lingering
 from gdstab.studies.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
 from gdstab.studies.options import Overfitting
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import linear
 
 NUM_CURVES = 6
 """Orbits of the staircase."""
+_RANDOM = "random starts"
 
 
 class Study(NamedTuple):
@@ -67,9 +69,11 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     found = list(record.parts())
     for number, unit in enumerate(units(options)):
         if number >= len(found):
+            enter(progress, phase_of(options, unit))
             found.append(_WORK[unit.kind](options, problems[unit.network][unit.data], unit, dtype, progress))
             record.commit(number, **found[-1])
     parts = dict(zip(units(options), found, strict=True))
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = to_dataset(options, problems, parts)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
@@ -93,8 +97,22 @@ def units(options: Overfitting) -> Iterator[Unit]:
             yield from (Unit("lingering", network, data, spread) for spread in range(len(options.lingering_spreads)))
 
 
+def phases(options: Overfitting) -> dict[str, Phase]:
+    """What a run goes through: four phases for every network."""
+    lanes = total_lanes(options) // max(len(options.hidden_layers), 1)
+    found = {phase_of(options, unit): Phase(2) for unit in units(options)}
+    found |= {name: Phase(4, lanes) for name in found if _RANDOM in name}
+    return {**found, SAVING: Phase(1)}
+
+
+def phase_of(options: Overfitting, unit: Unit) -> str:
+    """The phase that a part of the work belongs to."""
+    names = {"special": "starts in null sets", "staircase": "staircase", "lingering": "time near saddles"}
+    return f"{options.hidden_layers[unit.network]} hidden: {names.get(unit.kind, _RANDOM)}"
+
+
 def total_lanes(options: Overfitting) -> int:
-    """Orbits of the random starts: what a bar of progress counts."""
+    """Orbits of the random starts."""
     per_target = options.starts // max(options.datasets, 1) + options.flow_starts // max(options.datasets, 1)
     return per_target * options.datasets * len(options.hidden_layers)
 

@@ -6,6 +6,9 @@ A study takes `progress(lanes decided, updates applied)`; where that has a metho
 from collections.abc import Callable
 from typing import NamedTuple
 
+SAVING = "result and figures"
+"""The last phase of every study."""
+
 
 class Phase(NamedTuple):
     """What is known of a phase beforehand."""
