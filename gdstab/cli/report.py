@@ -1,6 +1,7 @@
 """What a person sees: a bar while it runs, a table at the end."""
 
 import itertools
+import os
 import sys
 import threading
 import time
@@ -26,9 +27,7 @@ class Progress:
         self.lanes, self.lane_steps, self.begin = 0, 0, time.perf_counter()
         self.lock, self.over = threading.Lock(), threading.Event()
         self.whole = sum(phase.weight for phase in self.phases.values()) or 1.0
-        self.bar = tqdm(
-            total=1.0, bar_format=_BAR, disable=None, leave=False, file=self.file, dynamic_ncols=True, delay=0
-        )
+        self.bar = tqdm(total=1.0, bar_format=_BAR, disable=None, leave=False, file=self.file, **_room(self.file))
         if not self.bar.disable:
             threading.Thread(target=self._tick, daemon=True).start()
 
@@ -73,7 +72,7 @@ class Progress:
         self.bar.n = max(self.share(), self.bar.n)
         if self.lane_steps:
             rate = self.lane_steps / (time.perf_counter() - self.begin)
-            self.bar.set_postfix_str(f", {self.lanes:,} lanes, {rate:.3g} lane-steps/s", refresh=False)
+            self.bar.set_postfix_str(f"{self.lanes:,} lanes, {rate:.3g} lane-steps/s", refresh=False)
         if refresh:
             self.bar.refresh()
 
@@ -82,6 +81,15 @@ class Progress:
             with self.lock:
                 if not self.over.is_set():
                     self.bar.refresh()
+
+
+def _room(file) -> dict:
+    """The size of the terminal, asked anew as it changes; of one that does not know it, what terminals usually have."""
+    try:
+        known = min(os.get_terminal_size(file.fileno())) > 0
+    except (OSError, ValueError, AttributeError):  # no terminal: there is no bar
+        known = True
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 def table(rows: Iterable[Sequence]) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gdstab import basins, figures, records, stability, updates
+from gdstab import basins, ensembles, figures, records, stability, updates
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
@@ -67,7 +67,9 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
 
     def write():
         enter(progress, SAVING)
-        summary = summarise(options, measured, stopped, time.perf_counter() - begin)
+        earlier = record.seconds_before()
+        summary = summarise(options, measured, stopped, time.perf_counter() - begin + earlier)
+        summary["run_seconds"] += earlier
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
         figures.save(figures.draw_basin(picture(options, summary)), record)
         return record.finish(summary)
@@ -117,6 +119,9 @@ def prepare(options: Basin) -> Setting:
 
 def _measure(options: Basin, setting: Setting, record: records.Record, progress, team: Team):
     """The measure of all processes, and how a sequential one came to stop (None otherwise)."""
+    chunk, finished = points_at_once(options), record.found(basins.Tally.from_arrays)
+    if options.chunk is None:  # pieces are known by their first points, however they were numbered
+        finished = {tally.start: tally for tally in finished.values()}
     common = {
         "stopping": setting.stopping,
         "volume": setting.volume,
@@ -124,11 +129,12 @@ def _measure(options: Basin, setting: Setting, record: records.Record, progress,
         "kinds": stability.Kind,
         "confidence": options.confidence,
         "progress": progress,
-        "finished": record.found(basins.Tally.from_arrays),
+        "finished": finished,
         "on_chunk": lambda number, tally: record.commit(number, **tally.arrays()),
         "share": (team.number, team.size),
         "gather": team.gather,
-        "chunk": points_at_once(options),
+        "chunk": chunk,
+        "pace": ensembles.Pace(chunk) if options.chunk is None else None,
     }
     what = updates.gradient_descent(), setting.loss, setting.step_sizes, setting.source
     if options.width is None:

@@ -75,6 +75,7 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
         on_part=_keeper(record, len(finished)), **asked,
     )  # fmt: skip
     summary = summarise(found, source, options)
+    summary["run_seconds"] += record.seconds_before()
     provenance = records.provenance(dtype)
     enter(progress, SAVING)
     record.write_dataset(_dataset(found, source, box, axes).assign_attrs(provenance=provenance))

@@ -14,11 +14,14 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.studies import building, training, tube
 from gdstab.studies import options as opt
 from gdstab.studies.options import Flow
-from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.studies.phases import SAVING, Phase, count, enter
 from gdstab.studies.tube import Tube
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
 _KINK_STEPS = 256  # of the flow in one of descent, where networks have kinks: leaves below 1 % of the deviation
+
+
+_FOLLOWING = "flow and descent from every start"
 
 
 class Study(NamedTuple):
@@ -67,10 +70,11 @@ def run(options: Flow, *, progress: Callable | None = None) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, _FOLLOWING)
     ways = []
-    for number, start in enumerate(starts):
-        enter(progress, _name(number))
+    for start in starts:
         ways.append(follow(loss, start, step_sizes, options))
+        count(progress)
     enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
@@ -90,13 +94,8 @@ def run(options: Flow, *, progress: Callable | None = None) -> Study:
 
 def phases(options: Flow) -> dict[str, Phase]:
     """What a run goes through."""
-    _, dim = building.build_loss(options.loss)
-    starts = len(options.start) // max(dim, 1) if options.start else max(options.starts, 0)
-    return {**{_name(number): Phase(4) for number in range(starts)}, SAVING: Phase(1)}
-
-
-def _name(number: int) -> str:
-    return f"flow and descent from start {number}"
+    starts = 0 if options.start else max(options.starts, 0)
+    return {_FOLLOWING: Phase(10, starts), SAVING: Phase(1)}
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:
