@@ -68,26 +68,26 @@ def test_every_claim_carries_the_verdict_that_is_known():
 @pytest.mark.usefixtures("process_as_it_was")
 def test_a_verdict_that_is_not_the_known_one_is_told(extra, tmp_path, capsys):
     """On the command line, in the report, in the exit code; read back and resumed too."""
-    found, ran = {"Z.one": Verdict.FAILS, "Z.two": Verdict.HOLDS, "Z.new": Verdict.OPEN}, []
+    found, ran = {"Z.one": Verdict.FAILS, "Z.two": ZeroDivisionError, "Z.new": Verdict.OPEN}, []
     for name, expected in (("Z.one", Verdict.HOLDS), ("Z.two", Verdict.HOLDS), ("Z.new", None)):
 
         def test(key, name=name):
             ran.append(name)
-            if found[name] is None:
-                raise KeyboardInterrupt
+            if not isinstance(found[name], Verdict):
+                raise found[name]
             return Finding(found[name], {"x": 1.0})
 
         extra(name, source="0", statement="Zero.", expected=expected)(test)
     out = str(tmp_path / "run")
     for _ in range(2):
         assert main(["claims", "--paper", "Z", "--out", out]) == 1
-        assert "Z.one: fails: counterexample, but expected: holds\n" in capsys.readouterr().out
+        assert "Z.one: fails: counterexample, but expected: holds\nZ.two: ZeroDivisionError" in capsys.readouterr().out
     assert ran == ["Z.one", "Z.two", "Z.new"]  # once
     text = (tmp_path / "run" / "report.md").read_text()
-    assert "Not as expected: Z.one." in text
+    assert "Not as expected: Z.one, Z.two." in text
     assert "**Expected: holds.**" in text
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["unexpected"] == ["Z.one"]
-    found |= {"Z.one": Verdict.HOLDS, "Z.two": None}
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["unexpected"] == ["Z.one", "Z.two"]
+    found |= {"Z.one": Verdict.HOLDS, "Z.two": KeyboardInterrupt}
     assert main(["claims", "--paper", "Z", "--out", out, "--overwrite"]) == 130
     found["Z.two"] = Verdict.HOLDS
     assert main(["claims", "--paper", "Z", "--out", out]) == 2

@@ -5,6 +5,7 @@ Products of scalars, of vectors and of matrices are all linear networks on white
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp

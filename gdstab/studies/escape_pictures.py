@@ -13,9 +13,7 @@ _CURVES = 5  # orbits with a plateau, at the most
 _NEAR = 0.1  # relative to a level
 
 
-def save(
-    options: Escape, setting, summary: dict, around: dict, manifold: dict | None, record: records.Record
-) -> list[str]:
+def save(options: Escape, setting, summary: dict, around: dict, manifold: dict | None, record) -> list[str]:
     """Draw all figures and save them with the record of the run; their names."""
     levels = summary["levels"]
     shares = [ladder_shares(row) for row in summary["rows"]]

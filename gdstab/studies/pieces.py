@@ -1,4 +1,4 @@
-"""Work that is cut into pieces as it goes: each takes about so long, is written down, and the whole does not show it."""
+"""Work that is cut into pieces as it goes, each of which takes about so long; the whole does not show it."""
 
 from collections.abc import Iterator, Sequence
 
