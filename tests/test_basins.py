@@ -71,10 +71,11 @@ def test_first_axis_is_the_first_of_the_box():
 def test_patches_join_to_the_whole(below):
     patches = []
     heatmap(tile=3000, on_patch=patches.append)
-    assert [patch.stop for patch in patches] == [3000, 6000, 9000, 10_000]
+    assert [patch.stop - patch.start for patch in patches[:2]] == [256, 256]  # nothing is known of what they take
+    assert max(patch.stop - patch.start for patch in patches) <= 3000
     again = []
-    resumed = heatmap(tile=3000, finished=patches[:2], on_patch=again.append)
-    assert [patch.start for patch in again] == [6000, 9000]
+    resumed = heatmap(tile=3000, finished=patches[:3], on_patch=again.append)
+    assert [patch.start for patch in again][:1] == [patches[2].stop]
     for name in ("outcome", "steps", "above_floor", "lane_steps"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(below, name))
     with pytest.raises(ValueError, match="in order"):

@@ -10,6 +10,7 @@ import pytest
 from gdstab import claims
 from gdstab.claims import problems, registry, report
 from gdstab.claims.registry import ClaimError, Finding, Verdict, judge
+from gdstab.cli import main
 
 HOLDS, CORRECTED, FAILS = "holds", "holds as corrected", "fails: counterexample"
 OPEN, NOT_TESTABLE = "open: evidence", "not testable: reason"
@@ -58,6 +59,54 @@ def test_every_statement_is_registered():
     for each in claims.registered():
         assert each.statement.endswith((".", "?")), each.id
         assert each.source, each.id
+
+
+def test_every_claim_carries_the_verdict_that_is_known():
+    assert {each.id: each.expected for each in claims.registered()} == EXPECTED
+
+
+@pytest.mark.usefixtures("process_as_it_was")
+def test_a_verdict_that_is_not_the_known_one_is_told(extra, tmp_path, capsys):
+    """On the command line, in the report, in the exit code; read back and resumed too."""
+    found, ran = {"Z.one": Verdict.FAILS, "Z.two": ZeroDivisionError, "Z.new": Verdict.OPEN}, []
+    for name, expected in (("Z.one", Verdict.HOLDS), ("Z.two", Verdict.HOLDS), ("Z.new", None)):
+
+        def test(key, name=name):
+            ran.append(name)
+            if not isinstance(found[name], Verdict):
+                raise found[name]
+            return Finding(found[name], {"x": 1.0})
+
+        extra(name, source="0", statement="Zero.", expected=expected)(test)
+    out = str(tmp_path / "run")
+    for _ in range(2):
+        assert main(["claims", "--paper", "Z", "--out", out]) == 1
+        assert "Z.one: fails: counterexample, but expected: holds\nZ.two: ZeroDivisionError" in capsys.readouterr().out
+    assert ran == ["Z.one", "Z.two", "Z.new"]  # once
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "Not as expected: Z.one, Z.two." in text
+    assert "**Expected: holds.**" in text
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["unexpected"] == ["Z.one", "Z.two"]
+    found |= {"Z.one": Verdict.HOLDS, "Z.two": KeyboardInterrupt}
+    assert main(["claims", "--paper", "Z", "--out", out, "--overwrite"]) == 130
+    found["Z.two"] = Verdict.HOLDS
+    assert main(["claims", "--paper", "Z", "--out", out]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["claims", "--paper", "Z", "--out", out, "--resume"]) == 0
+    assert ran[3:] == ["Z.one", "Z.two", "Z.two", "Z.new"]
+    with pytest.raises(ValueError, match=r"Did you mean Z\.one"):
+        claims.run_report(only="Z.onn", out=out)
+
+
+def test_claims_keep_to_a_directory_of_their_own(extra, tmp_path):
+    extra("Z.one", source="0", statement="Zero.")(lambda _: Finding(Verdict.HOLDS, {"x": 1.0}))
+    (tmp_path / "claims.json").write_text("mine")
+    with pytest.raises(ValueError, match="holds files, but no run"):
+        claims.run_report(only="Z.one", out=tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["claims.json"]
+    claims.run_report(only="Z.one", out=tmp_path / "a")
+    with pytest.raises(ValueError, match="differs in only"):
+        claims.run_report(only=["A.thm20"], out=tmp_path / "a")
 
 
 def test_verdicts_are_the_five():

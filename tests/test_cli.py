@@ -1,6 +1,9 @@
 """The command line: fast help, the syntax, exit codes, one clear message for every mistake."""
 
+import importlib
+import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,10 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gdstab.cli import COMMANDS, main, process
-from gdstab.studies import options
+from gdstab import records
+from gdstab.cli import COMMANDS, last_words, main, process, report
+from gdstab.studies import escape, options, overfitting, reproduce
+from gdstab.studies.options.reproduce import FIGURES
+from gdstab.studies.phases import SAVING, Phase, enter
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--resolution", "20", "20", "--max-steps", "2000"]
@@ -191,7 +198,83 @@ def test_an_interrupted_process_ends_at_once(tmp_path):
     done.send_signal(signal.SIGINT)
     _, said = done.communicate(timeout=30)
     assert done.returncode == 130
-    assert "gdstab heatmap: stopped; run it again with --resume to go on" in said
+    assert re.fullmatch(r"\ngdstab heatmap: stopped; (nothing|\d+ finished part).* kept.*; with --resume it .*\n", said)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["info", "--help"]])
+def test_nobody_who_reads_is_no_fault(words):
+    """As other tools a command dies of the signal, without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "gdstab", *words], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
+
+
+def test_an_interrupt_while_modules_are_imported_says_one_line_at_the_most():
+    """The signal is sent by the first module that a command imports, and meets whatever comes then."""
+    code = """import os, signal, sys, threading
+import gdstab.__main__ as entry
+def stop(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    import tyro, jax
+entry.main = stop
+sys.exit(entry.run())"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "\ngdstab: stopped; nothing was begun\n")
+
+
+def test_last_words_tell_what_is_kept(tmp_path):
+    record = records.begin(tmp_path / "run", {})
+    assert last_words(["flow"]).endswith(f"nothing is kept yet in {tmp_path}/run; with --resume it begins again")
+    record.commit(0, x=np.zeros(1))
+    assert f"1 finished part is kept in {tmp_path}/run; with --resume it goes on from there" in last_words(["flow"])
+    record.finish({})
+    assert last_words(["flow"]) == "gdstab flow: stopped; nothing was begun"
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what it was shown."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_bar_over_all_phases():
+    """It names them, moves with their lanes, and is full only behind the last; its clock goes on without lanes."""
+    seen, shares = Terminal(), []
+    with report.Progress({"orbits": Phase(2, 100), "branches": Phase(1), "saving": Phase(1)}, seen) as progress:
+        enter(progress, "orbits")
+        for lanes in (50, 50, 10):  # more than were expected
+            progress(lanes, 1000)
+            shares.append(progress.share())
+        enter(progress, "branches")
+        before = seen.getvalue().count("branches (2 of 3)")
+        time.sleep(0.6)
+        assert seen.getvalue().count("branches (2 of 3)") > before
+        enter(progress, "saving")
+        shares.append(progress.share())
+        progress.phase("what nobody announced")
+        shares.append(progress.share())
+    assert shares == [0.25, 0.5, 0.5, 0.75, 0.75]
+    assert "110 lanes, 3000 lane-steps" in seen.getvalue()
+    assert "saving (3 of 3):  75%" in seen.getvalue()
+
+
+def test_every_study_announces_its_phases():
+    """Without building a loss, and whatever the numbers are: they are checked later."""
+    for name, kind in options.STUDIES.items():
+        module = importlib.import_module(f"gdstab.studies.{name.replace('-', '_')}")
+        phases = module.phases(kind()) if hasattr(module, "phases") else module.PHASES
+        assert list(phases)[-1] == SAVING
+        assert len(phases) > 1
+    for change in ({"chunk": 0}, {"samples": 0}, {"samples": -1}):
+        assert escape.phases(options.Escape(**change))
+    assert overfitting.phases(options.Overfitting(datasets=0, hidden_layers=()))
+    for name in FIGURES:
+        assert list(reproduce.phases(name, FIGURES[name]()))[-1] == SAVING
 
 
 def test_the_commands_of_the_readme_are_understood(monkeypatch):

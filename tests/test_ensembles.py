@@ -349,3 +349,32 @@ def test_the_whole_state_can_be_kept():
         for kept, alone in zip(jax.tree.leaves(result.state), jax.tree.leaves(end.state), strict=True):
             np.testing.assert_allclose(kept[lane], alone, rtol=1e-12)
     np.testing.assert_array_equal(rule.theta(result.state), result.theta)
+
+
+@pytest.mark.parametrize("seconds_per_lane", [1e-7, 1e-4, 1e-2, 0.1])
+def test_a_piece_takes_some_seconds_whatever_a_lane_costs(seconds_per_lane):
+    """Also where the cost changes by 4 on the way; the first piece is what it is."""
+    pace, taken, rng = gd.ensembles.Pace(2**22), [], np.random.default_rng(0)
+    for start, stop in pace.spans(0, 2**22):
+        seconds = (stop - start) * seconds_per_lane * rng.uniform(0.5, 2)
+        pace.took(stop - start, seconds)
+        taken.append(seconds)
+        if len(taken) == 40:
+            break
+    assert max(taken[1:], default=0) < max(30, 2 * 256 * seconds_per_lane)
+    if seconds_per_lane > 1e-6:
+        assert np.median(taken[8:]) > 2  # and not much less: every piece has its price
+
+
+def test_spans_from_an_iterator_are_cut_when_they_are_due():
+    points = gd.sampling.grid(BOX, (60, 50))
+    stopping, asked = StoppingRule(max_steps=100), []
+
+    def spans():
+        for span in ((0, 700), (700, 1400), (1400, 2100)):
+            asked.append(span)
+            yield span
+
+    tiles = gd.ensembles.iter_run(gd.gradient_descent(), product_loss, points, 0.2, stopping, tile=700, spans=spans())
+    assert not asked
+    assert [(tile.start, len(asked)) for tile in tiles] == [(0, 2), (700, 3), (1400, 3)]

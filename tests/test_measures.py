@@ -152,6 +152,29 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, tmp_path):
         basins.Tally.from_arrays({"start": np.int64(0)})
 
 
+def test_pieces_of_a_pace_join_to_the_whole(whole):
+    """Whatever is cut and kept: all, some from an earlier run with another cut, in two shares."""
+    kinds = {"classify": stability.classify, "kinds": stability.Kind}
+    first, second, halves = {}, {}, ({}, {})
+    once = measure(chunk=8192, pace=ensembles.Pace(8192), on_chunk=first.__setitem__, **kinds)
+    np.testing.assert_array_equal(once.counts, whole.counts)
+    assert_same_tally(once.tally, whole.tally)
+    assert list(first)[:2] == [0, 256]
+    assert {0, 8192, 16384} < set(first)  # no piece crosses from one chunk into the next
+    some = {start: tally for start, tally in first.items() if start % 3}
+    resumed = measure(
+        chunk=8192, pace=ensembles.Pace(8192, first=1000), finished=some, on_chunk=second.__setitem__, **kinds
+    )
+    assert_same_tally(resumed.tally, whole.tally)
+    assert not set(second) & set(some)
+    for i, half in enumerate(halves):
+        pace = ensembles.Pace(8192)
+        measure(chunk=8192, pace=pace, share=(i, 2), on_chunk=half.__setitem__, **kinds)
+    assert not set(halves[0]) & set(halves[1])
+    joined = measure(chunk=8192, pace=ensembles.Pace(8192), finished={**halves[0], **halves[1]}, **kinds)
+    assert_same_tally(joined.tally, whole.tally)
+
+
 def test_a_share_counts_finished_chunks_of_its_own_only():
     written = {}
     measure(chunk=4096, on_chunk=written.__setitem__)

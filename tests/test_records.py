@@ -4,9 +4,9 @@ import errno
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import xarray as xr
 
 from gdstab import records
+from gdstab.records import ledger
 
 CONFIGURATION = {"step_size": 0.3, "loss": {"name": "scalar", "scale": 1.0}}
 
@@ -142,25 +143,27 @@ def test_parts_by_number_where_some_are_missing(tmp_path):
 
 
 def test_no_byte_of_a_part_can_change_unnoticed(tmp_path):
-    """Every single byte in turn, names and shapes included: the part is read as it was, or not at all."""
+    """Every single byte in turn, names and shapes included: the part is read as it was, or not at all.
+
+    The lowest bit of one byte, the highest of the next.
+    """
     record = records.begin(tmp_path, CONFIGURATION)
     wanted = {"counts": np.arange(6, dtype=np.int64).reshape(2, 3), "sum": np.array(0.5), "none": np.zeros((0, 4))}
     record.commit(7, **wanted)
     path = tmp_path / "parts" / "00000007.npz"
     whole, noticed = path.read_bytes(), 0
     for place in range(len(whole)):
-        for mask in (1, 0x80):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ mask]) + whole[place + 1 :])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # NumPy's parser of headers has opinions on damaged text
-                found = record.found().get(7)
-            if found is None:
-                noticed += 1
-                continue
-            assert found.keys() == wanted.keys()
-            for name, array in wanted.items():
-                np.testing.assert_array_equal(found[name], array, strict=True)
-    assert noticed > len(whole)  # half of all changes at least; the rest are dates and padding
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1, 0x80)[place % 2]]) + whole[place + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's parser of headers has opinions on damaged text
+            found = record.found().get(7)
+        if found is None:
+            noticed += 1
+            continue
+        assert found.keys() == wanted.keys()
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+    assert noticed > len(whole) / 2.5  # the rest are dates, padding, and the clock, which is no array
     for length in range(0, len(whole), 97):
         path.write_bytes(whole[:length])
         assert 7 not in record.found()
@@ -209,6 +212,7 @@ def test_a_limit_on_the_size_of_files_is_met_by_the_system_itself(tmp_path):
 import resource, sys
 import numpy as np
 from gdstab import records
+from gdstab.records import ledger
 record = records.begin({str(tmp_path / "run")!r}, {{"a": 1}})
 record.commit(0, value=np.zeros(10))
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -243,26 +247,164 @@ def test_a_kill_between_the_summary_and_the_end_leaves_nothing_behind(tmp_path, 
     record = records.begin(tmp_path, CONFIGURATION)
     record.commit(0, value=np.arange(3))
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(ledger, "drop_parts", lambda _: None)
         record.finish({})
     assert (tmp_path / "parts").exists()
     assert records.begin(tmp_path, CONFIGURATION).complete
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "summary.json"}
 
 
-def test_an_overwrite_removes_the_pictures_of_the_run_and_no_other_file(tmp_path):
-    records.begin(tmp_path / "run", CONFIGURATION)
-    own, foreign = ("figure.png", "figure.pdf", "start_1.png", "orbit.pdf"), ("notes.txt", "mine.png")
-    for name in (*own, *foreign):
-        (tmp_path / "run" / name).write_text("")
-    records.begin(tmp_path / "run", {"other": 1}, overwrite=True)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", *foreign}
+def whole_run(path):
+    """A complete run of every kind of file."""
+    record = records.begin(path, CONFIGURATION)
+    record.commit(0, value=np.arange(3))
+    record.write_dataset(dataset())
+    for name in ("figure.png", "start_1.png"):
+        record.write(name, lambda file: file.write(b"drawn"))
+    return record.finish({"cells": 12})
+
+
+def names_in(path):
+    return {entry.relative_to(path).as_posix() for entry in path.rglob("*") if not entry.is_dir()}
+
+
+def test_an_overwrite_removes_what_the_run_wrote_and_no_other_file(tmp_path):
+    """Whatever others are called: as pictures of other studies, as parts, as runs of their own."""
+    whole_run(tmp_path / "run")
+    foreign = {
+        "figure_for_my_talk.png", "network.png", "start_2.png", "summary.json.bak", "data.tmp", "parts/notes.npz",
+        "inner/run.json", "inner/summary.json", "figures/figure.png",
+    }  # fmt: skip
+    for name in foreign - {"inner/run.json", "inner/summary.json"}:
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    records.begin(tmp_path / "run" / "inner", CONFIGURATION).finish({})
+    (tmp_path / "run" / "start_1.png").unlink()  # what is gone needs no removal
+    records.begin(tmp_path / "run", {"other": 1}, overwrite=True).finish({})
+    assert names_in(tmp_path / "run") == {"run.json", "summary.json", *foreign}
+    assert records.load(tmp_path / "run" / "inner").complete
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("figure.png", lambda path: path.write_bytes(b"drawn upon")),
+        ("summary.json", lambda path: path.write_text("{}")),
+        ("result.zarr/steps/c/0/0", lambda path: path.write_bytes(b"")),
+        ("result.zarr/notes.txt", lambda path: path.write_text("mine")),
+        ("figure.pdf", lambda path: path.write_text("a name that the next run may need")),
+        ("start_1.png", lambda path: (path.rename(path.parent.parent / "moved.png"), path.symlink_to("../moved.png"))),
+        ("result.zarr", lambda path: (path.rename(path.parent.parent / "big"), path.symlink_to("../big"))),
+    ],
+)
+def test_an_overwrite_that_would_lose_what_was_changed_is_refused_whole(name, change, tmp_path):
+    whole_run(tmp_path / "run")
+    change(tmp_path / "run" / name)
+    before = names_in(tmp_path / "run")
+    with pytest.raises(records.RunError, match=rf"{name}.*move it away, or choose another") as refused:
+        records.begin(tmp_path / "run", {"other": 1}, overwrite=True)
+    assert "\n" not in str(refused.value)
+    assert names_in(tmp_path / "run") == before
+
+
+def test_a_run_never_writes_over_what_is_not_its_own(tmp_path):
+    record = records.begin(tmp_path, CONFIGURATION)
+    record.write("claims.json", lambda file: file.write(b"1"))
+    record.write("claims.json", lambda file: file.write(b"2"))  # its own it may
+    (tmp_path / "figure.png").write_text("mine")
+    (tmp_path / "result.zarr").mkdir()
+    (tmp_path / "result.zarr" / "notes.txt").write_text("mine")
+    with pytest.raises(records.RunError, match=r"figure\.png"):
+        record.write("figure.png", lambda file: file.write(b"drawn"))
+    with pytest.raises(records.RunError, match=r"result\.zarr/notes\.txt"):
+        record.write_dataset(dataset())
+    with pytest.raises(records.RunError, match=r"figure\.png.*--resume"):
+        records.begin(tmp_path, CONFIGURATION, resume=True)  # before anything is computed
+    assert (tmp_path / "figure.png").read_text() == "mine"
+    assert names_in(tmp_path) == {"run.json", "claims.json", "figure.png", "result.zarr/notes.txt"}
+
+
+@pytest.mark.parametrize("victim", ["figure.png", "result.zarr", "summary.json"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_kill_between_the_list_and_the_file_leaves_a_usable_directory(victim, first, tmp_path, monkeypatch):
+    """Whether a file of that name was there before or not."""
+
+    def work(record):
+        record.write("figure.png", lambda file: file.write(os.urandom(8)))
+        record.write_dataset(dataset())
+        record.finish({})
+
+    record, replace = records.begin(tmp_path, CONFIGURATION), os.replace
+    if not first:
+        record.write("figure.png", lambda file: file.write(b"drawn"))
+        record.write_dataset(dataset())
+
+    def killed(source, target):
+        if pathlib.Path(target).name == victim:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work(record)
+    work(records.begin(tmp_path, CONFIGURATION, resume=True))
+    assert records.load(tmp_path).dataset["steps"].shape == (3, 4)
+    assert not records.begin(tmp_path, {"other": 1}, overwrite=True).complete
+    assert names_in(tmp_path) == {"run.json"}
+
+
+@pytest.mark.parametrize(
+    ("summary", "own", "foreign"),
+    [
+        ({"configuration": CONFIGURATION}, {"figure.png", "figure.pdf"}, {"network.png", "orbit.png"}),
+        ({"configuration": CONFIGURATION, "figures": ["figure", "network"]}, {"network.png"}, {"manifold.png"}),
+        ({"configuration": {"study": "multipliers"}}, {"orbit.pdf"}, {"network.png"}),
+        (None, set(), {"network.png"}),
+    ],
+)
+def test_a_run_from_before_there_were_lists(summary, own, foreign, tmp_path):
+    """It is read, resumed and replaced; only names that such a run gives are taken for its own."""
+    configuration = (summary or {}).get("configuration", CONFIGURATION)
+    record = records.begin(tmp_path, configuration)
+    record.write_dataset(dataset())
+    record.commit(0, value=np.arange(3))
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "configuration": configuration}))
+    if summary is not None:
+        (tmp_path / "summary.json").write_text(json.dumps({"schema": 1, **summary}))
+    for name in own | foreign:
+        (tmp_path / name).write_text("")
+    assert records.load(tmp_path).complete == (summary is not None)
+    assert records.begin(tmp_path, configuration, resume=True).dataset.sizes == {"x0": 3, "x1": 4, "cell": 0}
+    records.begin(tmp_path, {"other": 1}, overwrite=True)
+    assert names_in(tmp_path) == {"run.json", *foreign}
+
+
+@pytest.mark.parametrize("name", ["~", "a::b", "s3:", "file:", "[x] *?", "ü %20#", "result.zarr"])
+def test_directories_of_any_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole_run(pathlib.Path(name))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    xr.testing.assert_identical(records.load(name).dataset.load(), dataset())
+
+
+def test_the_time_of_a_resumed_run_is_that_of_all_who_worked_on_it(tmp_path, monkeypatch):
+    now = [0]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    for begun, ends, process in ((1, (3, 4), 0), (10, (16,), 0), (2, (8,), 1), (20, (), 0)):
+        now[0] = begun * 10**9
+        record = records.begin(tmp_path, CONFIGURATION, resume=True, process=process)
+        for end in ends:
+            now[0] = end * 10**9
+            record.commit(end, value=np.zeros(1))
+    assert record.seconds_before() == (4 - 1) + (16 - 10)  # the other process worked for 6 s meanwhile
+    now[0] = 30 * 10**9
+    record.commit(30, value=np.zeros(1))
+    assert record.seconds_before() == 9
 
 
 def test_an_overwrite_that_is_killed_can_be_repeated(tmp_path, monkeypatch):
-    record = records.begin(tmp_path / "run", CONFIGURATION)
-    record.commit(0, value=np.arange(3))
-    record.finish({})
+    whole_run(tmp_path / "run")
     removed = []
 
     def unlink(path, missing_ok=False):

@@ -60,6 +60,7 @@ def test_an_interrupted_heatmap_goes_on(tmp_path, monkeypatch, study):
     seen = []
     resumed = heatmap.run(dataclasses.replace(asked, resume=True), progress=lambda *_: seen.append(1))
     assert not seen  # every patch was on disk
+    assert resumed.record.summary["run_seconds"] > resumed.heatmap.run_seconds  # what the patches took counts
     assert resumed.record.summary["counts"] == study.record.summary["counts"]
     assert resumed.record.summary["lane_steps"] == study.record.summary["lane_steps"]
     np.testing.assert_array_equal(resumed.record.dataset["steps"], study.record.dataset["steps"])
@@ -214,3 +215,44 @@ def test_linear_network_with_a_bottleneck_knows_its_floor():
 def test_precision_is_refused_where_it_is_disabled(tmp_path):
     with jax.enable_x64(False), pytest.raises(ValueError, match="JAX_ENABLE_X64"):
         heatmap.run(options.Heatmap(out=tmp_path / "run"))
+
+
+def flat_losses():
+    """One of every family on the command line, and the loss inside where one is wrapped."""
+    small = {options.Network: {"width": 2, "depth": 2, "samples": 10}, options.Linear: {"widths": (3, 2, 4, 2)}}
+    kinds = [kind for kind in options.Loss.__args__ if kind != options.Custom]
+    built = [building.build_loss(kind(**small.get(kind, {}))) for kind in kinds]
+    return [*built, (building.WithFloor(Own(), 0.0), 3), (building.WithFloor(lambda theta: theta @ theta, 0.0), 3)]
+
+
+class Own:
+    """A loss of a user's own that can be evaluated on lanes."""
+
+    lanes_together = 64
+
+    def __call__(self, theta):
+        return self.on_lanes(theta)
+
+    def on_lanes(self, theta):
+        return (1 - theta[0] * theta[1] * theta[2]) ** 2
+
+
+def test_wrapped_losses_can_do_what_the_losses_inside_can():
+    """Of the catalogue exactly those that say so are evaluated on lanes, and what is forwarded is the same."""
+    found = flat_losses()
+    inside = [(getattr(loss, "loss", loss), loss, dim) for loss, dim in found]
+    assert sum(hasattr(loss, "on_lanes") for _, loss, _ in inside) >= 6
+    for inner, loss, dim in inside:
+        for name in ("on_lanes", "lanes_together"):
+            assert hasattr(loss, name) == hasattr(inner, name), (inner, name)
+        if inner is loss or not hasattr(loss, "on_lanes"):
+            continue
+        lanes = jax.random.normal(jax.random.key(0), (dim, 5))
+        np.testing.assert_allclose(loss.on_lanes(lanes), [loss(lane) for lane in lanes.T], rtol=1e-12)
+        assert loss.on_lanes == loss.on_lanes  # so that nothing compiles anew
+    linear = next(loss for loss, _ in found if isinstance(loss, building.Flattened))
+    theta = jax.random.normal(jax.random.key(1), (sum(map(np.prod, linear.shapes)),))
+    np.testing.assert_array_equal(linear.residual(theta), linear.loss.residual(linear.parameters(theta)))
+    assert found[-2][0].lanes_together == 64
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        linear.nonsense  # noqa: B018

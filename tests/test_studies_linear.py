@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import sys
-import types
 from pathlib import Path
 
 import jax
@@ -80,6 +78,39 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kept", [0, 1, 3, 5, 9, 30])
+def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypatch):
+    """Parts that are kept, of whatever length, are not done again; the rest joins on to them."""
+    asked = dataclasses.replace(SMALL, hidden_layers=(1, 2), out=tmp_path)
+    done = []
+
+    def descent(options, target, unit, dtype, progress):
+        done.append(unit)
+        return {"stratum": np.arange(*unit.span)}
+
+    def other(options, target, unit, dtype, progress):
+        done.append(unit)
+        return {"name": np.array([unit.kind])}
+
+    work = {kind: descent if kind == "descent" else other for kind in overfitting._WORK}
+    monkeypatch.setattr(overfitting, "_WORK", work)
+    problems = [[None] * asked.datasets] * 2
+    record = records.begin(tmp_path, {})
+    whole = overfitting.work(asked, problems, record, None, None)
+    for number in range(kept, len(done)):
+        (tmp_path / "parts" / f"{number:08d}.npz").unlink()
+    before = len(done)
+    again = overfitting.work(asked, problems, record, None, None)
+    assert len(done) - before == before - kept
+    for parts in (whole, again):
+        assert list(parts) == list(overfitting.units(asked))
+        for unit, part in parts.items():
+            if unit.kind == "descent":
+                np.testing.assert_array_equal(part["stratum"], np.arange(asked.starts // asked.datasets))
+            else:
+                assert part["name"] == unit.kind
+
+
 def test_strata_are_identified_from_exact_critical_points(key):
     widths = (4, 3, 3)
     target = endings.draw_target(widths, 0, 0, np.dtype(float))
@@ -270,21 +301,3 @@ def test_bad_commands_end_with_one_message(line, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-
-
-@pytest.mark.usefixtures("process_as_it_was")
-@pytest.mark.parametrize("error", [None, "ZeroDivisionError"])
-def test_claims_command(error, monkeypatch, capsys):
-    asked = []
-
-    def run_report(paper, only, out):
-        asked.append((paper, only, str(out)))
-        return [{"id": "A.thm12", "verdict": None if error else "holds", "seconds": 0.5, "error": error}]
-
-    monkeypatch.setitem(sys.modules, "gdstab.claims", types.SimpleNamespace(run_report=run_report))
-    monkeypatch.setattr("gdstab.claims", sys.modules["gdstab.claims"], raising=False)
-    assert main(["claims", "--paper", "A", "--only", "A.thm12", "--out", "here"]) == (1 if error else 0)
-    assert asked == [("A", "A.thm12", "here")]
-    out = capsys.readouterr().out
-    assert "A.thm12" in out
-    assert ("ZeroDivisionError" in out) == bool(error)

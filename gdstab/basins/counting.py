@@ -79,10 +79,13 @@ class Counter:
     options: dict[str, Any]  # of the engine: block, devices, progress
     compile_seconds: float = 0.0
 
-    def __call__(self, start: int, stop: int) -> Tally:
-        """The tally of the points `start` to `stop`, in pieces that fit into memory."""
+    def __call__(self, start: int, stop: int, length: int | None = None) -> Tally:
+        """The tally of the points `start` to `stop`, in pieces that fit into memory.
+
+        With the `length` of the longest range that will be asked for, all are run by the same compiled program.
+        """
         tally = self.layout.zeros(start, stop)
-        size = min(self.draw.most, stop - start)
+        size = min(self.draw.most, length or stop - start)
         for first in range(start, stop, size):
             tally = self._count(tally, first, min(first + size, stop), size)
         return tally
@@ -115,10 +118,12 @@ class Counter:
 
     def _run(self, points, num: int, size: int) -> Iterator[ensembles.Tile]:
         """A tile per step size, the next of which runs while this one is counted."""
+        if num < size:  # the number of points decides on the program; the spans leave out those that are repeated
+            points = jax.tree.map(lambda leaf: np.resize(leaf, (size, *leaf.shape[1:])), points)
         tiles = ensembles.iter_run(
             self.rule, self.loss, points, self.step_sizes, self.stopping,
             keep=() if self.classify is None else ("loss",), tile=size,
-            spans=[(row * num, (row + 1) * num) for row in range(len(self.step_sizes))], **self.options,
+            spans=[(row * size, row * size + num) for row in range(len(self.step_sizes))], **self.options,
         )  # fmt: skip
         for tile in tiles:
             self.compile_seconds += tile.compile_seconds

@@ -112,7 +112,7 @@ def heatmap(
         As in `ensembles.iter_run`; they never change a verdict.
     finished, on_patch
         Patches of an earlier run, in order from cell 0 on, that need not be run again; and what to call with every
-        new patch.
+        new patch. Where that is asked for, patches are as long as takes some seconds, and `tile` cells at the most.
 
     Raises
     ------
@@ -138,12 +138,12 @@ def heatmap(
     origin, directions, axes = parse_plane(plane, dim)
     source = GridSource(sides, shape, origin, directions, dtype, compact=True)
     room = _Room(shape[0] * shape[1], finished)
-    spans = [(start, min(start + tile, source.num_points)) for start in range(room.filled, source.num_points, tile)]
+    pace = ensembles.Pace(tile, first=tile if on_patch is None else ensembles.FIRST)
     parts = ensembles.iter_run(
         rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
-        progress=progress, spans=spans,
+        progress=progress, spans=pace.spans(room.filled, source.num_points),
     )  # fmt: skip
-    compile_seconds = _fill(room, parts, loss, stopping.loss_tol, on_patch)
+    compile_seconds = _fill(room, parts, loss, stopping.loss_tol, on_patch, pace)
     return Heatmap(
         outcome=source.to_grid(room.outcome),
         steps=source.to_grid(room.steps),
@@ -223,7 +223,7 @@ class _Room:
         self.filled = patch.stop
 
 
-def _fill(room: _Room, parts: Iterable[ensembles.Tile], loss, loss_tol, on_patch: Callable | None) -> float:
+def _fill(room: _Room, parts: Iterable, loss, loss_tol, on_patch: Callable | None, pace: ensembles.Pace) -> float:
     """Put the tiles of a run into the room, one by one; seconds of compilation."""
     compile_seconds = 0.0
     for part in parts:
@@ -232,6 +232,7 @@ def _fill(room: _Room, parts: Iterable[ensembles.Tile], loss, loss_tol, on_patch
         patch = Patch(part.start, part.stop, part.outcome, part.steps, above_floor, part.lane_steps)
         room.put(patch)
         compile_seconds += part.compile_seconds
+        pace.done(part.stop - part.start, part.compile_seconds)
         if on_patch is not None:
             on_patch(patch)
     return compile_seconds

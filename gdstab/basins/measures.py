@@ -1,14 +1,15 @@
 """Basin measures: how much of a distribution of initial points ends where, for many step sizes, and how surely."""
 
+import bisect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from gdstab import estimators
+from gdstab import ensembles, estimators
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.basins.counting import Counter, Draw, check_source
@@ -57,6 +58,7 @@ def measure(
     on_chunk: Callable[[int, Tally], None] | None = None,
     share: tuple[int, int] = (0, 1),
     gather: Callable[[Tally], Iterable[Tally]] | None = None,
+    pace: ensembles.Pace | None = None,
 ) -> Measure:
     r"""Run all points of a source with every step size, and count how the orbits end.
 
@@ -92,6 +94,9 @@ def measure(
     share, gather
         `(i, n)`: run only the chunks whose number is i modulo n. Then `gather(total)` gives the totals of all n
         processes, this one's included. Without it the measure is that of the share.
+    pace
+        Cuts the chunks into pieces that take some seconds each. The number of a piece, for `finished` and `on_chunk`,
+        is that of its first point.
 
     Raises
     ------
@@ -116,7 +121,7 @@ def measure(
     counter = _counter(rule, loss, step_sizes, source, stopping, asked, block, devices, progress)
     spans = enumerate(chunks(source.num_points, chunk))
     total = counter.layout.zeros(0, source.num_points)
-    total = _collect(counter, total, spans, finished, on_chunk, share)
+    total = _collect(counter, total, spans, finished, on_chunk, share, pace)
     total = _gathered(counter, total, gather)
     return _measured(counter, total, source, asked, volume, check_confidence(confidence), begin)
 
@@ -157,6 +162,7 @@ def measure_until(
     on_chunk: Callable[[int, Tally], None] | None = None,
     share: tuple[int, int] = (0, 1),
     gather: Callable[[Tally], Iterable[Tally]] | None = None,
+    pace: ensembles.Pace | None = None,
 ) -> SequentialMeasure:
     """As `measure`, with only as many points as it takes until the interval of every step size is narrow.
 
@@ -199,7 +205,7 @@ def measure_until(
     own, done = counter.layout.zeros(0, source.num_points), 0
     for look, points in enumerate(plan.looks):
         until = -(-points // chunk)
-        own = _collect(counter, own, spans[done:until], finished, on_chunk, share)._replace(stop=points)
+        own = _collect(counter, own, spans[done:until], finished, on_chunk, share, pace)._replace(stop=points)
         done = until
         total = _gathered(counter, own, gather)
         found = estimators.examine(plan, look, total.counts[:, 0, Outcome.CONVERGED])
@@ -276,17 +282,20 @@ def _counter(rule, loss, step_sizes, source, stopping, asked: _Questions, block,
     return Counter(rule, loss, step_sizes, draw, stopping, layout, asked.classify, asked.weight, largest, label, engine)
 
 
-def _collect(counter: Counter, total: Tally, spans, finished, on_chunk, share) -> Tally:
+def _collect(counter: Counter, total: Tally, spans, finished, on_chunk, share, pace) -> Tally:
     """The total and the tallies of numbered ranges of points, added in the order of their numbers."""
     index, processes = (check_count(number, "share", least=0) for number in share)
     if not index < processes:
         raise ValueError(f"expected a share (i, n) with i from 0 to n - 1, got {share}")
-    for number, (start, stop) in spans:
-        if number % processes != index:
-            continue
+    own = [span for span in spans if span[0] % processes == index]
+    length = None if pace is None else max((stop - start for _, (start, stop) in own), default=None)
+    for number, (start, stop) in own if pace is None else _pieces(own, finished, pace):
         tally = finished.get(number)
         if tally is None:
-            tally = counter(start, stop)
+            before = counter.compile_seconds
+            tally = counter(start, stop, length)
+            if pace is not None:
+                pace.done(stop - start, counter.compile_seconds - before)
             if on_chunk is not None:
                 on_chunk(number, tally)
         elif (tally.start, tally.stop) != (start, stop):
@@ -296,6 +305,19 @@ def _collect(counter: Counter, total: Tally, spans, finished, on_chunk, share) -
             )
         total = merge(total, tally)
     return total
+
+
+def _pieces(spans, finished: Mapping[int, Tally], pace: ensembles.Pace) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Ranges of points as they were cut before, and between them as `pace` says, numbered by their first points."""
+    known = sorted(finished)
+    for _, (first, stop) in spans:
+        start = first
+        while start < stop:
+            after = bisect.bisect(known, start)
+            free = min([start + pace.length, *known[after : after + 1]])
+            end = min(finished[start].stop if start in finished else free, stop)
+            yield start, (start, end)
+            start = end
 
 
 def _gathered(counter: Counter, own: Tally, gather) -> Tally:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int8
 
+from gdstab import ensembles
 from gdstab._compiling import jit
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
@@ -23,6 +24,8 @@ from gdstab.boundaries._search import Trial, bisect, nudge_critical, scan_ladder
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GROUP
 from gdstab.updates import UpdateRule
+
+_FIRST = 1024  # points of the first part; fewer take as long, since the search asks for many ensembles in turn
 
 
 class CriticalPart(NamedTuple):
@@ -135,11 +138,12 @@ def critical_step(
         `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as `stability.classify`, asked where the
         orbits end at the lower ends of the brackets: it tells minima from saddles. By default not asked.
     chunk
-        Points that are bisected together. It changes the speed, never an answer.
+        Points that are bisected together at the most. It changes the speed, never an answer.
     progress
         Called on the host as `progress(orbits, updates)` since the last call.
     finished, on_part
-        Parts of an earlier run with the same `chunk`, in order from the first, and what to call with every new one.
+        Parts of an earlier run, in order from the first, and what to call with every new one. Where that is asked for,
+        parts are as long as takes some seconds.
 
     Raises
     ------
@@ -163,11 +167,10 @@ def critical_step(
     good = _check_outcomes(outcomes)
     parts, size = [], min(chunk, num_points)
     for part in finished:
-        _check_part(part, parts[-1].stop if parts else 0, size, num_points)
+        _check_part(part, parts[-1].stop if parts else 0, num_points)
         parts.append(part)
-    seconds = 0.0
-    for start in range(parts[-1].stop if parts else 0, num_points, size):
-        stop = min(start + size, num_points)
+    seconds, pace = 0.0, ensembles.Pace(size, first=size if on_part is None else _FIRST)
+    for start, stop in pace.spans(parts[-1].stop if parts else 0, num_points):
         trial = Trial(rule, loss, draw(start, stop), stopping, size, good, devices, progress)
         moved = nudge_critical(trial, ladder[0], nudge)
         bracket = scan_ladder(trial, ladder)
@@ -178,6 +181,7 @@ def critical_step(
             trial.lanes, trial.lane_steps,
         ))  # fmt: skip
         seconds += trial.compile_seconds
+        pace.done(stop - start, trial.compile_seconds)
         if on_part is not None:
             on_part(parts[-1])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in CriticalPart._fields[2:8]}
@@ -227,15 +231,16 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
     kind = jnp.arange(1).dtype
 
     def draw(start, stop):
-        last, group = np.asarray(stop - start - 1, kind), np.asarray(start // GROUP, kind)
-        return np.asarray(_make(points, size, last, group))[: stop - start]
+        group, first = divmod(start, GROUP)
+        numbers = (np.asarray(number, kind) for number in (first, first + stop - start - 1, group))
+        return np.asarray(_make(points, size, *numbers))[: stop - start]
 
     return points.num_points, jax.eval_shape(functools.partial(points), jnp.arange(1)).dtype, draw
 
 
 @jit
-def _make(source, size, last, group):
-    return source(jnp.minimum(jnp.arange(size), last), group)
+def _make(source, size, first, last, group):
+    return source(jnp.minimum(first + jnp.arange(size), last), group)
 
 
 def check_search(
@@ -274,9 +279,9 @@ def _check_outcomes(outcomes: Iterable) -> np.ndarray:
     return np.array(codes, np.int8)
 
 
-def _check_part(part: CriticalPart, start: int, size: int, num_points: int) -> None:
-    if (part.start, part.stop) != (start, min(start + size, num_points)):
+def _check_part(part: CriticalPart, start: int, num_points: int) -> None:
+    if part.start != start or not part.start < part.stop <= num_points:
         raise ValueError(
-            f"expected the part of points {start} to {min(start + size, num_points)}, got {part.start} to {part.stop}; "
-            "give parts in order, from a run with the same chunk"
+            f"expected the part that begins at point {start} of {num_points}, got points {part.start} to {part.stop}; "
+            "give parts in order, from the first point on"
         )

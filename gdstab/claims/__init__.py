@@ -32,6 +32,7 @@ from gdstab.claims.registry import claim as claim
 from gdstab.claims.registry import exit_code as exit_code
 from gdstab.claims.registry import registered as registered
 from gdstab.claims.registry import run as run
+from gdstab.claims.registry import unexpected as unexpected
 from gdstab.claims.report import run_report as run_report
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "registered",
     "run",
     "run_report",
+    "unexpected",
 ]

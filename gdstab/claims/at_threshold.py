@@ -11,7 +11,7 @@ from gdstab import bifurcation, ensembles, figures, orbits, sampling, stability,
 from gdstab._types import Scalar
 from gdstab.claims.paper_a_dynamics import DESCENT
 from gdstab.claims.past_threshold import PLANE
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import Quadratic, VectorProduct
 from gdstab.outcomes import Outcome, StoppingRule
@@ -39,6 +39,7 @@ class Germ(eqx.Module):
 @claim(
     "A.flip",
     source="Chen and Bruna 2022 (arXiv:2206.04172), for Section 5",
+    expected=Verdict.HOLDS,
     statement="Where L'' eta_0 = 2 at a minimum on the line, a stable orbit of period 2 is born above eta_0 if "
     "3 L'''^2 > L'' L'''', with the squared amplitude (eta - eta_0) 3 L''^3 / (3 L'''^2 - L'' L'''') to first order; "
     "an unstable one is there below eta_0 if 3 L'''^2 < L'' L''''.",
@@ -123,6 +124,7 @@ def normal_row(x: float) -> dict:
 @claim(
     "A.catapult",
     source="Lewkowycz et al. 2020 (arXiv:2003.02218), for Section 5",
+    expected=Verdict.HOLDS,
     statement="For f = u.v / sqrt n and L = f^2 / 2 one step takes f to (1 - eta lam + eta^2 f^2 / n) f and the "
     "curvature lam = (|u|^2 + |v|^2) / n to lam + (eta f^2 / n)(eta lam - 4). From eta lam < 2 wide networks converge "
     "with lam nearly unchanged, from 2 < eta lam < 4 with lam < 2 / eta in the end, and above 4 they diverge.",
@@ -192,6 +194,7 @@ def phases(key, width: int, num: int, watched: int = 100) -> dict[str, np.ndarra
 @claim(
     "A.momentum",
     source="Polyak 1964; Cohen et al. 2021 (arXiv:2103.00065) and 2022 (arXiv:2207.14484), for Section 5",
+    expected=Verdict.HOLDS,
     statement="A minimum of largest curvature lam is linearly stable up to the step size 2 (1 + beta) / lam under "
     "heavy ball and 2 (1 + beta) / ((1 + 2 beta) lam) under Nesterov's momentum; with lam that of the Hessian "
     "preconditioned at a frozen second moment, up to 2 / lam under RMSprop and 2 (1 + beta1) / ((1 - beta1) lam) under "

@@ -38,6 +38,7 @@ def decoupled_network():
 @claim(
     "A.thm7",
     source="Theorem 7 (Lemma 30, Proposition 31)",
+    expected=Verdict.CORRECTED,
     statement="The gradient descent map of a linear network with quadratic loss is non-singular.",
 )
 def descent_is_non_singular(key):
@@ -94,6 +95,7 @@ _ANALYTIC_NOTE = (
 @claim(
     "A.rem8",
     source="Remark 8",
+    expected=Verdict.CORRECTED,
     statement="The map is non-singular for any network with a real analytic activation, for example a polynomial.",
 )
 def polynomial_activations(key):
@@ -105,6 +107,7 @@ def polynomial_activations(key):
 @claim(
     "A.prop34",
     source="Proposition 34",
+    expected=Verdict.CORRECTED,
     statement="The map of a feed-forward network with analytic activation and analytic l is non-singular.",
 )
 def analytic_activations(key):
@@ -116,6 +119,7 @@ def analytic_activations(key):
 @claim(
     "A.prop27",
     source="Proposition 27",
+    expected=Verdict.NOT_TESTABLE,
     statement="A smooth map whose Jacobian is singular on a null set only pulls null sets back to null sets.",
 )
 def invertible_almost_everywhere(key):
@@ -137,6 +141,7 @@ def invertible_almost_everywhere(key):
 @claim(
     "A.thm15",
     source="Theorem 15 (49)",
+    expected=Verdict.CORRECTED,
     statement="M_SS is an open part of M; its points off S(G) are stable, and the points of M outside M_SS and S(G) "
     "are unstable.",
 )
@@ -215,6 +220,7 @@ def transition_figure():
 @claim(
     "A.thm20",
     source="Theorem 20",
+    expected=Verdict.HOLDS,
     statement="For an orthogonal map followed by a translation, A conjugates the descent maps of L o A and of L.",
 )
 def invariance_under_isometries(key):
@@ -234,6 +240,7 @@ def invariance_under_isometries(key):
 @claim(
     "A.rem21",
     source="Remark 21",
+    expected=Verdict.CORRECTED,
     statement="For L = x^T A x + c with eigenvalues a_1 >= ... >= a_n > 0, descent diverges if eta > 2/a_n, and "
     "otherwise converges or becomes periodic.",
 )

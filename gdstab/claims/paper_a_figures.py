@@ -23,6 +23,7 @@ RECTANGLE = ((-4.0, 4.0), (-4.0, 4.0))
 @claim(
     "A.fig1a",
     source="Figure 1(a)",
+    expected=Verdict.HOLDS,
     statement="For L = (1 - xy)^2 and eta = 0.3 the points that converge fill a region around the stable minima, and "
     "the others diverge.",
 )
@@ -53,6 +54,7 @@ def heatmap_of_iterates(key):
 @claim(
     "A.fig1b",
     source="Figure 1(b)",
+    expected=Verdict.HOLDS,
     statement="With growing eta the stable part of the hyperbola in [-4, 4]^2 shrinks and vanishes at a critical "
     "value, while the trapping region shrinks.",
 )
@@ -102,6 +104,7 @@ def _exact_ratios(step_sizes, whole):
 @claim(
     "A.appB",
     source="Appendix B with equation (15) and Figure 2",
+    expected=Verdict.CORRECTED,
     statement="For L = (1/2)(1 - xy)^2: the gradient and Hessian (15), sharpness x^2 + y^2 on M, eta_E = eta_C = 1; at "
     "eta = 0.4 iterates converge to M_S = {x^2 + y^2 < 2/eta}, at eta = 1.1 none does.",
 )
@@ -169,6 +172,7 @@ def _figure_2():
 @claim(
     "A.open1",
     source="Section 5, first question",
+    expected=Verdict.OPEN,
     statement="Is G non-singular for non-linear networks, ReLU ones in particular?",
 )
 def relu_networks(key):
@@ -205,6 +209,7 @@ def relu_networks(key):
 @claim(
     "A.open2",
     source="Section 5, second question",
+    expected=Verdict.OPEN,
     statement="Are the minima of non-linear networks manifolds?",
 )
 def minima_of_tanh_networks(key):
@@ -254,6 +259,7 @@ class WeightedRankOne(eqx.Module):
 @claim(
     "A.open3",
     source="Section 5, third question",
+    expected=Verdict.OPEN,
     statement="What happens if the loss functional l is changed?",
 )
 def weighted_losses(key):
@@ -283,6 +289,7 @@ def weighted_losses(key):
 @claim(
     "A.open4",
     source="Section 5, fourth question",
+    expected=Verdict.OPEN,
     statement="How flat are the minima of non-linear networks?",
 )
 def flatness_of_tanh_minima(key):
@@ -304,6 +311,7 @@ def flatness_of_tanh_minima(key):
 @claim(
     "A.open5",
     source="Section 5, last question (second conjecture of Ahn et al.)",
+    expected=Verdict.OPEN,
     statement="Do compact forward-invariant sets exist?",
 )
 def invariant_sets(key):

@@ -13,7 +13,7 @@ import numpy as np
 from gdstab import basins, ensembles, estimators, orbits, sampling, stability
 from gdstab.claims import problems
 from gdstab.claims.paper_a_dynamics import DESCENT
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import StoppingRule
@@ -182,6 +182,7 @@ def distance_at_the_edge(num_steps: int) -> float:
 @claim(
     "A.thm16",
     source="Theorem 16 (57)",
+    expected=Verdict.CORRECTED,
     statement="If M_SS is not empty, the set C of points that converge to a minimum has non-zero measure; if M_WS is "
     "empty, C has measure zero.",
 )

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature, ensembles, minima, updates
 from gdstab.claims import problems
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import LinearNetwork
 from gdstab.outcomes import Outcome, StoppingRule
@@ -30,6 +30,7 @@ def small_problem(key):
 @claim(
     "A.prop2",
     source="Proposition 2, with the W_0 printed before it",
+    expected=Verdict.CORRECTED,
     statement="If the singular values of W_0 = Y X^T (X X^T)^(-1/2) are distinct and positive, the loss on matrices of "
     "rank r has one global minimum, the truncated singular value decomposition of W_0.",
 )
@@ -109,6 +110,7 @@ def _crossing():
 @claim(
     "A.thm9",
     source="Theorem 9 (38)",
+    expected=Verdict.CORRECTED,
     statement="M is a smooth manifold of dimension d_theta - r (d_i + d_o - r).",
 )
 def minima_are_a_manifold(key):
@@ -137,6 +139,7 @@ def minima_are_a_manifold(key):
 @claim(
     "A.thm10",
     source="Theorem 10 (Proposition 39)",
+    expected=Verdict.CORRECTED,
     statement="At a minimum the Hessian has dim M_r positive, dim M zero and no negative eigenvalues.",
 )
 def inertia_at_minima(key):
@@ -186,6 +189,7 @@ def invisible_line(key, distances):
 @claim(
     "A.thm12",
     source="Theorem 12 (47)",
+    expected=Verdict.FAILS,
     statement="Every non-zero Hessian eigenvalue is a proper function on M.",
 )
 def every_eigenvalue_is_proper(key):
@@ -212,6 +216,7 @@ def every_eigenvalue_is_proper(key):
 @claim(
     "A.cor13",
     source="Corollary 13",
+    expected=Verdict.FAILS,
     statement="For each non-zero eigenvalue lambda_i there is eta_i such that for all eta > eta_i no minimum has "
     "lambda_i <= 1/eta.",
 )
@@ -234,6 +239,7 @@ def curvature_has_a_floor(key):
 @claim(
     "A.contrib3",
     source="Section 1.1, item 3",
+    expected=Verdict.FAILS,
     statement="The stable minima form a bounded subset of parameter space.",
 )
 def stable_minima_are_bounded(key):
@@ -265,6 +271,7 @@ def stable_minima_are_bounded(key):
 @claim(
     "A.def14",
     source="Definition 14",
+    expected=Verdict.CORRECTED,
     statement="M_SS is where lambda_max < 2/eta, M_WS is where lambda_min < 2 eta.",
 )
 def stable_sets(key):
@@ -292,6 +299,7 @@ def stable_sets(key):
 @claim(
     "A.cor17",
     source="Corollary 17",
+    expected=Verdict.FAILS,
     statement="There are eta_E >= eta_C > 0 with M_SS non-empty for eta < eta_C and M_WS empty for eta > eta_E.",
 )
 def critical_step_sizes(key):
@@ -325,6 +333,7 @@ def critical_step_sizes(key):
 @claim(
     "A.appA1",
     source="Appendix A.1, before equation (11)",
+    expected=Verdict.CORRECTED,
     statement="X X^T = R D R^T with the x_i as columns of R and D = diag(|x_i|^2), so that a rotation and a "
     "translation bring the loss to the form vec(W)^T (D (x) I) vec(W) + c'.",
 )

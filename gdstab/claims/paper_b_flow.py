@@ -45,6 +45,7 @@ def _far(C, like):
 @claim(
     "B.lem2.3",
     source="Lemma 2.3",
+    expected=Verdict.HOLDS,
     statement="Gradient flow conserves C_j = W_(j+1)^T W_(j+1) - W_j W_j^T for every hidden layer.",
 )
 def balancedness_is_conserved(key):
@@ -83,6 +84,7 @@ def balancedness_is_conserved(key):
 @claim(
     "B.prop1",
     source="Proposition 1",
+    expected=Verdict.HOLDS,
     statement="Every trajectory of gradient flow converges to a critical point.",
 )
 def flow_converges(key):
@@ -108,6 +110,7 @@ def flow_converges(key):
 @claim(
     "B.prop2",
     source="Proposition 2",
+    expected=Verdict.CORRECTED,
     statement="If d_1 >= ... >= d_y and every C_j has d_(j+1) positive eigenvalues, the flow converges to a global "
     "minimum at a rate equal to the product of the d_(j+1)-smallest eigenvalues of the C_j.",
 )
@@ -146,6 +149,7 @@ def exponential_rate(key):
 @claim(
     "B.rem4",
     source="Remark 4",
+    expected=Verdict.CORRECTED,
     statement="lambda_(d_l - d_(l+1) + 1)(C_l) >= lambda_min(W_(l+1) W_(l+1)^T) - lambda_min(W_l W_l^T).",
 )
 def bound_on_balancedness(key):
@@ -171,6 +175,7 @@ def bound_on_balancedness(key):
 @claim(
     "B.conj",
     source="Conjecture 1 (OVF)",
+    expected=Verdict.OPEN,
     statement="From almost every initial condition the flow converges to a global minimum.",
 )
 def overfitting_conjecture(key, num: int = 2000):

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature, ensembles
 from gdstab.claims import problems
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.losses import LinearNetwork
 from gdstab.theory import linear, strata
 from gdstab.theory.factorisations import balanced_factorisation
@@ -75,6 +75,7 @@ class _Expansion:
 @claim(
     "B.prop3",
     source="Proposition 3 with equation (15)",
+    expected=Verdict.CORRECTED,
     statement="L(W + w) = L(W) + Delta_W(w) + H_W(w) + O(|w|^3) with the printed Delta_W and H_W, which are the "
     "differential and the Hessian.",
 )
@@ -152,6 +153,7 @@ def deep_critical_points(key):
 @claim(
     "B.lem3.2",
     source="Lemma 3.2",
+    expected=Verdict.HOLDS,
     statement="At a critical point R W_11 = S_Y D_W with r ones in the diagonal D_W, R^T = R^T D_W, Z W_112 = 0, "
     "W_(H+1),2 Z = 0, and L is half the sum of squares of the singular values that are not fitted.",
 )
@@ -183,6 +185,7 @@ def conditions_at_critical_points(key):
 @claim(
     "B.prop4",
     source="Proposition 4",
+    expected=Verdict.CORRECTED,
     statement="(i) Every local minimum is a global maximum [sic], other critical points are saddles; (ii) for H = 1 "
     "every saddle has a negative eigenvalue, for H >= 2 some have none; (iii) saddles form a variety of positive "
     "dimension, and r_Z > r implies a negative eigenvalue.",
@@ -224,6 +227,7 @@ def landscape(key):
 @claim(
     "B.prop5",
     source="Proposition 5 with equation (27)",
+    expected=Verdict.CORRECTED,
     statement="For H = 1 each stratum is a manifold of dimension r d_1 + (d_y - r) r + (d_y - r)(d_x - d_y), tangent "
     "to the kernel of the Hessian.",
 )

@@ -8,7 +8,7 @@ from gdstab import ensembles, losses
 from gdstab.claims import problems
 from gdstab.claims.paper_a_dynamics import singularity
 from gdstab.claims.paper_c_general import AT_SADDLE, COLLAPSE_ROWS, DESCENT, Case, cases, collapse, collapses, ends
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import StoppingRule
 from gdstab.theory import strata
 from gdstab.theory.factorisations import balanced_factorisation
@@ -27,6 +27,7 @@ def strictness(loss, chosen) -> float:
 @claim(
     "C.sec3",
     source="Section 3",
+    expected=Verdict.HOLDS,
     statement="For a piecewise polynomial empirical risk det(I - gamma Hessian) is non-zero almost everywhere for "
     "almost every gamma, so that descent avoids its strict saddles; also with a regulariser or the l1 risk.",
 )
@@ -61,6 +62,7 @@ def piecewise_polynomial_risks(key, num: int = 4000):
 @claim(
     "C.sec3.1",
     source="Section 3.1",
+    expected=Verdict.HOLDS,
     statement="Phase retrieval: descent on the l2 risk avoids its strict saddles, and the subgradient method for the "
     "l1 risk is descent almost everywhere.",
 )
@@ -96,6 +98,7 @@ def phase_retrieval(key, num: int = 4000):
 @claim(
     "C.sec3.2",
     source="Section 3.2",
+    expected=Verdict.HOLDS,
     statement="Matrix recovery with factors V U^T: descent avoids the strict saddles of the risk.",
 )
 def matrix_recovery(key, num: int = 4000):
@@ -122,6 +125,7 @@ def matrix_recovery(key, num: int = 4000):
 @claim(
     "C.sec3.3",
     source="Section 3.3, with the introduction",
+    expected=Verdict.CORRECTED,
     statement="All saddles are strict for shallow networks with quadratic activation and for deep linear networks.",
 )
 def strict_in_special_cases(key):

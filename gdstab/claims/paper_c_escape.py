@@ -12,7 +12,7 @@ from gdstab import ensembles, sampling
 from gdstab.claims import problems
 from gdstab.claims.paper_a_dynamics import DESCENT
 from gdstab.claims.paper_c_landscape import PROBLEMS
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ShallowReLU, relu_pieces
 from gdstab.losses.relu_spline import Problem
@@ -128,6 +128,7 @@ def starts_of(setting: int) -> tuple[np.ndarray, np.ndarray]:
 @claim(
     "C.thm1.2",
     source="Theorem 1.2",
+    expected=Verdict.HOLDS,
     statement="For an even number N of neurons, an affine target and the left gradient, for almost all step sizes and "
     "starts: descent that converges with a limiting loss below f'^2 (beta - alpha)^3 / (12 (N-1)^4) has the limiting "
     "loss zero.",
@@ -171,6 +172,7 @@ def share(hits: int, num: int) -> dict:
 @claim(
     "C.thm4.7",
     source="Theorem 4.7",
+    expected=Verdict.HOLDS,
     statement="Against an affine target, for almost every step size, the starts from which descent converges to a "
     "saddle of S are of measure zero.",
 )
@@ -206,6 +208,7 @@ def from_a_ball(key, pattern, problem: dict, radius: float, num: int = 2000, mem
 @claim(
     "C.lem4.2",
     source="Lemma 4.2",
+    expected=Verdict.HOLDS,
     statement="Where descent converges to a network whose semi-inactive neurons are J, it is from some step on the "
     "descent along G^J.",
 )
@@ -267,6 +270,7 @@ def follow(loss: ShallowReLU, points, step_sizes, modified, rising, num_steps: i
 @claim(
     "C.prop4.8",
     source="Proposition 4.8",
+    expected=Verdict.HOLDS,
     statement="(i) For almost all step sizes and starts, descent that converges to a network without degenerate "
     "neurons with a loss below f'^2 (beta - alpha)^3 / 12 has the limiting loss zero. (ii) For even N a limiting loss "
     "between 0 and f'^2 (beta - alpha)^3 / (12 (N-1)^4) excludes degenerate neurons.",

@@ -115,6 +115,7 @@ COLLAPSE_ROWS = "descent on the loss that collapses, by step size over 1/4"
 @claim(
     "C.thm1.1",
     source="Theorem 1.1",
+    expected=Verdict.HOLDS,
     statement="If f is C^1 with locally Lipschitz Jacobian on an open set, non-degenerate on an open set of full "
     "measure, the points whose orbits converge to fixed points with symmetric f' and an eigenvalue |mu| > 1 form a "
     "null set.",
@@ -170,6 +171,7 @@ def radius_of_the_proof(manifold: stability.CentreStable) -> float:
 @claim(
     "C.thm2.2",
     source="Theorem 2.2",
+    expected=Verdict.HOLDS,
     statement="If the remainder of f at a fixed point z is eps-Lipschitz near z for every eps, and f'(z) is "
     "diagonalisable over R with an eigenvalue |mu| > 1, all points whose orbits stay near z lie on the graph of a "
     "Lipschitz map from the centre-stable to the unstable space.",
@@ -236,6 +238,7 @@ def closest_approach(loss, points, step_size: float, steps: int = 150) -> np.nda
 @claim(
     "C.cor2.3",
     source="Corollary 2.3",
+    expected=Verdict.HOLDS,
     statement="Under the hypotheses of Theorem 2.2 the points whose orbits converge to such fixed points lie in the "
     "union of all preimages of one null set W.",
 )
@@ -269,6 +272,7 @@ def preimages_of_graphs(key, num: int = 64):
 @claim(
     "C.lem2.4",
     source="Lemma 2.4",
+    expected=Verdict.NOT_TESTABLE,
     statement="If f is C^1 with non-degenerate Jacobian on an open set of full measure, preimages of null sets are "
     "null sets.",
 )
@@ -318,6 +322,7 @@ def remainder_slopes(case: Case, saddle, key, radii: np.ndarray, num: int = 4000
 @claim(
     "C.prop2.5",
     source="Proposition 2.5",
+    expected=Verdict.HOLDS,
     statement="If f is C^1 with locally Lipschitz Jacobian on an open set of full measure, non-degenerate on another, "
     "the points whose orbits converge to fixed points with symmetric f' and an eigenvalue |mu| > 1 form a null set.",
 )

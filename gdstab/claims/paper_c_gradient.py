@@ -9,7 +9,7 @@ import numpy as np
 
 from gdstab.claims import exact_relu as exact
 from gdstab.claims.exact_relu import Problem
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 
 HALF = Fraction(1, 2)
 CURVED = Problem(Fraction(-1), Fraction(2), (HALF, Fraction(-1), Fraction(1, 3)))
@@ -104,6 +104,7 @@ def special_points(key, problem: Problem) -> Iterator[tuple[list[Fraction], tupl
 @claim(
     "C.lem4.3",
     source="Lemma 4.3",
+    expected=Verdict.CORRECTED,
     statement="(i) G^J is continuously differentiable on U^J; (ii) its Jacobian is symmetric where the neurons of J "
     "are semi-inactive with the sign of their set; (iii) it is locally Lipschitz there if f is; (iv) G^J is a rational "
     "function on each component of U_inf if f is a polynomial.",
@@ -233,6 +234,7 @@ def shared_step_sizes(*matrices: list[list[Rational]]) -> set[float]:
 @claim(
     "C.lem4.4",
     source="Lemma 4.4",
+    expected=Verdict.HOLDS,
     statement="If f is a polynomial, then for almost all step sizes and all J the Jacobian of the modified step is "
     "regular on an open set of full measure.",
 )
@@ -266,6 +268,7 @@ def counts(found: dict[str, list]) -> dict:
 @claim(
     "C.lem5.2",
     source="Lemma 5.2",
+    expected=Verdict.HOLDS,
     statement="With a leak and f a polynomial, the Jacobian of the step is regular on an open set of full measure for "
     "almost all step sizes.",
 )
@@ -280,6 +283,7 @@ def leaky_regular_almost_everywhere(key):
 @claim(
     "C.lem5.1",
     source="Lemma 5.1",
+    expected=Verdict.HOLDS,
     statement="The leaky gradient is continuously differentiable on U_1, with a symmetric Jacobian, locally Lipschitz "
     "if f is Lipschitz; and a rational function on each component of U_inf if f is a polynomial.",
 )

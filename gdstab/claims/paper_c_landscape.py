@@ -12,7 +12,7 @@ import numpy as np
 
 from gdstab.claims import exact_relu as exact
 from gdstab.claims.exact_relu import Problem
-from gdstab.claims.registry import Finding, claim, judge
+from gdstab.claims.registry import Finding, Verdict, claim, judge
 from gdstab.losses import ShallowReLU
 from gdstab.theory import relu
 from gdstab.theory.relu import ROLES, CriticalType, NeuronType
@@ -94,6 +94,7 @@ def look(pattern: Sequence, problem: dict, key, rng: np.random.Generator) -> dic
 @claim(
     "C.prop4.5",
     source="Proposition 4.5",
+    expected=Verdict.HOLDS,
     statement="A critical point without degenerate neurons against an affine target, not a global minimum, is no local "
     "maximum; it is a local minimum iff all neurons are inactive, or semi-inactive with f' v w < 0; else a saddle with "
     "a constant realisation or a zigzag of even n; and L = f'^2 (beta - alpha)^3 / (12 (n+1)^4) with n <= N.",

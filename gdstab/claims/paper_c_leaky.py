@@ -9,7 +9,7 @@ import numpy as np
 from gdstab.claims import exact_relu as exact
 from gdstab.claims.paper_c_escape import Ends, descend, label, normal_starts, share, step_sizes
 from gdstab.claims.paper_c_landscape import PROBLEMS, SLANTED, ZIGZAGS, by_newton, starts
-from gdstab.claims.registry import Finding, claim, judge
+from gdstab.claims.registry import Finding, Verdict, claim, judge
 from gdstab.theory import relu
 from gdstab.theory.relu import CriticalType
 
@@ -21,6 +21,7 @@ SETTINGS = (((1, 2), 0, 0.1, 33_000), ((1, 2), 1, 0.3, 5000), ((1, 2, 2), 2, 0.0
 @claim(
     "C.lem5.3",
     source="Lemma 5.3",
+    expected=Verdict.HOLDS,
     statement="For small leaks the Jacobian of the leaky gradient has a strictly negative eigenvalue at every saddle "
     "without degenerate neurons, against an affine target.",
 )
@@ -94,6 +95,7 @@ def counted(kind: str) -> dict[str, dict[str, int]]:
 @claim(
     "C.thm5.4",
     source="Theorem 5.4",
+    expected=Verdict.HOLDS,
     statement="For small leaks, an affine target and almost every step size, the starts from which leaky descent "
     "converges to a saddle without degenerate neurons are of measure zero.",
 )
@@ -114,6 +116,7 @@ def leaky_saddles_are_left(key):
 @claim(
     "C.cor5.5",
     source="Corollary 5.5",
+    expected=Verdict.CORRECTED,
     statement="For small leaks, an affine target and almost all step sizes and starts: where leaky descent converges "
     "to a network without degenerate neurons, the limit of L(f_gamma^k(theta)) is zero.",
 )

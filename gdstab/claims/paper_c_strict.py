@@ -13,13 +13,14 @@ from gdstab.claims.paper_c_landscape import (
     is_in_S,
     patterns,
 )
-from gdstab.claims.registry import Finding, claim, judge
+from gdstab.claims.registry import Finding, Verdict, claim, judge
 from gdstab.theory import relu
 
 
 @claim(
     "C.lem4.6",
     source="Lemma 4.6",
+    expected=Verdict.HOLDS,
     statement="At the saddles of S, those not only of inactive and semi-inactive neurons with f' v w <= 0, G^J = 0 and "
     "its Jacobian has a strictly negative eigenvalue.",
 )
@@ -83,6 +84,7 @@ def localised(x, radius):
 @claim(
     "C.lem6.1",
     source="Lemma 6.1",
+    expected=Verdict.HOLDS,
     statement="For every r there is a smooth map into the ball of radius r with support there, the identity on half "
     "the ball, whose Jacobian has a Frobenius norm of at most 6 sqrt(d).",
 )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.theory import factorisations
 from gdstab.theory import flow_bounds as fb
 
@@ -14,6 +14,7 @@ from gdstab.theory import flow_bounds as fb
 @claim(
     "D.proc13",
     source="Procedure 13",
+    expected=Verdict.HOLDS,
     statement="Roots of the singular values as layers are balanced, and their product is the matrix that was drawn.",
 )
 def procedure_13(key):
@@ -45,6 +46,7 @@ def procedure_13(key):
 @claim(
     "D.lem31",
     source="Lemma 31",
+    expected=Verdict.HOLDS,
     statement="Within n^1.5 sqrt(unbalancedness) of any weights there are balanced ones.",
 )
 def balanced_points_are_near(key):

@@ -20,6 +20,7 @@ DESCENT = updates.gradient_descent()
 @claim(
     "D.thm2",
     source="Theorem 2",
+    expected=Verdict.HOLDS,
     statement="Euler's method is within e^mu (r + int e^-mu delta) of the solution, mu the integral of a bound on "
     "the largest eigenvalue of the symmetric part of the Jacobian.",
 )
@@ -66,6 +67,7 @@ def _farthest(start, step, time):
 @claim(
     "D.thm3",
     source="Theorem 3, (7)",
+    expected=Verdict.CORRECTED,
     statement="With a step below (7) descent stays within epsilon of the flow until the given time.",
 )
 def theorem_3(_):
@@ -97,6 +99,7 @@ def theorem_3(_):
 @claim(
     "D.cor4",
     source="Corollary 4",
+    expected=Verdict.HOLDS,
     statement="For a smooth loss the step may be c (eps - r)|m|, c (eps - r) / t, c (eps - r e^(mt)) m / (e^(mt) - 1).",
 )
 def corollary_4(_):
@@ -146,6 +149,7 @@ def flow_times(loss, points, longest, accuracies):
 @claim(
     "D.prop14",
     source="Proposition 14",
+    expected=Verdict.HOLDS,
     statement="From a small balanced start flow reaches the accuracy by the time (21); 16 n, 6 sqrt n and (22) bound "
     "the curvature, the gradient and the integral of m around it.",
 )
@@ -218,6 +222,7 @@ def steps_that_converge(key, depth, norm, alignment, accuracy):
 @claim(
     "D.thm15",
     source="Theorem 15",
+    expected=Verdict.NOT_TESTABLE,
     statement="From a small balanced start descent with a step up to (23) reaches the accuracy in the (24) iterations.",
 )
 def theorem_15_cannot_be_run(key):
@@ -238,6 +243,7 @@ def theorem_15_cannot_be_run(key):
 @claim(
     "D.cor18",
     source="Corollary 18",
+    expected=Verdict.NOT_TESTABLE,
     statement="With a random balanced start Theorem 15 applies almost surely.",
 )
 def corollary_18(key):
@@ -265,6 +271,7 @@ def corollary_18(key):
 @claim(
     "D.thm32",
     source="Theorem 32",
+    expected=Verdict.NOT_TESTABLE,
     statement="From a start that is unbalanced by at most (34) descent with a step up to (35) reaches the accuracy.",
 )
 def theorem_32_cannot_be_run(_):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from gdstab import flow
 from gdstab._numerics import sum_squares
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.theory import hessian_bounds as hb
 
 LINEAR, RELU, LEAKY = (1.0, 1.0), (1.0, 0.0), (1.0, -0.3)
@@ -133,37 +133,64 @@ def bound_finding(key, slopes, output_loss, sharper=None, shared=False):
     return Finding(judge(violated[0] == 0), numbers, f"It holds with {sharper} as well." if sharper else "")
 
 
-@claim("D.lem5", source="Lemma 5", statement="The Hessian of a deep linear network is the quadratic form (12).")
+@claim(
+    "D.lem5",
+    source="Lemma 5",
+    expected=Verdict.HOLDS,
+    statement="The Hessian of a deep linear network is the quadratic form (12).",
+)
 def linear_hessian(key):
     """A thousand networks, data and directions."""
     return form_finding(key, LINEAR, cross_entropy)
 
 
-@claim("D.lem7", source="Lemma 7", statement="The least eigenvalue of a deep linear network is no less than (13).")
+@claim(
+    "D.lem7",
+    source="Lemma 7",
+    expected=Verdict.HOLDS,
+    statement="The least eigenvalue of a deep linear network is no less than (13).",
+)
 def linear_lower_bound(key):
     """A thousand networks and data."""
     return bound_finding(key, LINEAR, cross_entropy, "the nuclear norm of the gradient")
 
 
-@claim("D.lem9", source="Lemma 9", statement="On a region of differentiability the Hessian is the form (16).")
+@claim(
+    "D.lem9",
+    source="Lemma 9",
+    expected=Verdict.HOLDS,
+    statement="On a region of differentiability the Hessian is the form (16).",
+)
 def homogeneous_hessian(key):
     """A thousand leaky networks, data and directions."""
     return form_finding(key, LEAKY, cross_entropy)
 
 
-@claim("D.lem11", source="Lemma 11", statement="The least eigenvalue of a homogeneous network is no less than (17).")
+@claim(
+    "D.lem11",
+    source="Lemma 11",
+    expected=Verdict.HOLDS,
+    statement="The least eigenvalue of a homogeneous network is no less than (17).",
+)
 def homogeneous_lower_bound(key):
     """A thousand leaky networks and data."""
     return bound_finding(key, LEAKY, cross_entropy, "spectral norms of the layers")
 
 
-@claim("D.lem21", source="Lemma 21", statement="With shared weights the Hessian is the form (30).")
+@claim(
+    "D.lem21", source="Lemma 21", expected=Verdict.HOLDS, statement="With shared weights the Hessian is the form (30)."
+)
 def shared_hessian(key):
     """A thousand convolutional ReLU networks, data and directions."""
     return form_finding(key, RELU, cross_entropy, shared=True)
 
 
-@claim("D.lem23", source="Lemma 23", statement="With shared weights the least eigenvalue is no less than (31).")
+@claim(
+    "D.lem23",
+    source="Lemma 23",
+    expected=Verdict.HOLDS,
+    statement="With shared weights the least eigenvalue is no less than (31).",
+)
 def shared_lower_bound(key):
     """A thousand convolutional ReLU networks and data."""
     return bound_finding(key, RELU, cross_entropy, shared=True)
@@ -193,7 +220,12 @@ def _single(key, slopes, shared=False):
     return Network(x, y, slopes, square, shared), weights
 
 
-@claim("D.prop6", source="Proposition 6", statement="Deep linear networks: the least eigenvalue is unbounded below.")
+@claim(
+    "D.prop6",
+    source="Proposition 6",
+    expected=Verdict.HOLDS,
+    statement="Deep linear networks: the least eigenvalue is unbounded below.",
+)
 def linear_unbounded(key):
     """The points of the proof."""
     loss, _ = _single(key, LINEAR)
@@ -201,7 +233,12 @@ def linear_unbounded(key):
     return construction_finding(loss, lambda c: hb.linear_concave_point(gradient, WIDTHS, c), exact=True)
 
 
-@claim("D.prop10", source="Proposition 10", statement="Homogeneous networks: the least eigenvalue is unbounded below.")
+@claim(
+    "D.prop10",
+    source="Proposition 10",
+    expected=Verdict.HOLDS,
+    statement="Homogeneous networks: the least eigenvalue is unbounded below.",
+)
 def homogeneous_unbounded(key):
     """The points of the proof, for a ReLU network."""
     loss, weights = _single(key, RELU)
@@ -210,7 +247,12 @@ def homogeneous_unbounded(key):
     )
 
 
-@claim("D.prop22", source="Proposition 22", statement="Shared weights: the least eigenvalue is unbounded below.")
+@claim(
+    "D.prop22",
+    source="Proposition 22",
+    expected=Verdict.HOLDS,
+    statement="Shared weights: the least eigenvalue is unbounded below.",
+)
 def shared_unbounded(key):
     """The points of the proof, for a convolutional ReLU network."""
     loss, weights = _single(key, RELU, True)
@@ -256,7 +298,12 @@ def near_zero_finding(key, slopes, bound, shared=False, radius=0.15, starts=8):
     return Finding(judge(numbers["violations"] == 0), numbers)
 
 
-@claim("D.prop8", source="Proposition 8", statement="On a linear network's flow from near zero (14) bounds from below.")
+@claim(
+    "D.prop8",
+    source="Proposition 8",
+    expected=Verdict.HOLDS,
+    statement="On a linear network's flow from near zero (14) bounds from below.",
+)
 def linear_flow_is_roughly_convex(key):
     """Eight flows; the gradient of phi is that of the mean square loss."""
     return near_zero_finding(
@@ -268,7 +315,12 @@ def linear_flow_is_roughly_convex(key):
     )
 
 
-@claim("D.prop12", source="Proposition 12", statement="On a homogeneous network's flow from near zero (18) bounds it.")
+@claim(
+    "D.prop12",
+    source="Proposition 12",
+    expected=Verdict.HOLDS,
+    statement="On a homogeneous network's flow from near zero (18) bounds it.",
+)
 def homogeneous_flow_is_roughly_convex(key):
     """Eight flows of a ReLU network."""
     return near_zero_finding(
@@ -278,7 +330,9 @@ def homogeneous_flow_is_roughly_convex(key):
     )
 
 
-@claim("D.prop24", source="Proposition 24", statement="With shared weights the same bound is (32).")
+@claim(
+    "D.prop24", source="Proposition 24", expected=Verdict.HOLDS, statement="With shared weights the same bound is (32)."
+)
 def shared_flow_is_roughly_convex(key):
     """Eight flows of a convolutional leaky network."""
     return near_zero_finding(

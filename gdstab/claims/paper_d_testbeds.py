@@ -11,7 +11,7 @@ from numpy.polynomial import Polynomial, polynomial
 
 from gdstab import ensembles, figures, sampling, updates
 from gdstab.claims import problems
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.losses import WorstCase
 from gdstab.outcomes import StoppingRule
 from gdstab.studies.reproduce import d_2
@@ -58,6 +58,7 @@ def _largest_jump(pieces, top: Fraction) -> Fraction:
 @claim(
     "D.appB",
     source="Appendix B, eq. (25) to (27)",
+    expected=Verdict.HOLDS,
     statement="phi and phi-bar are twice continuously differentiable, non-negative and smooth with least curvature -a, "
     "so that -a is the least eigenvalue of the Hessian of f over all space.",
 )
@@ -130,6 +131,7 @@ def _critical_steps(loss: WorstCase, times: np.ndarray) -> np.ndarray:
 @claim(
     "D.prop20",
     source="Proposition 20",
+    expected=Verdict.HOLDS,
     statement="Over f of (27), for starts and times in the ranges given, descent with eta >= 10^14 e^(-a t) epsilon / "
     "a has no iterate within epsilon of theta(t), the flow's point at time t.",
 )

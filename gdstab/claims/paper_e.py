@@ -8,7 +8,7 @@ import numpy as np
 
 from gdstab.claims import paper_a_dynamics, paper_a_measure, paper_a_minima, problems
 from gdstab.claims.paper_a_dynamics import image_of_descent, singularity
-from gdstab.claims.registry import Finding, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 
 
 def _read(finding: Finding, reading: str) -> Finding:
@@ -19,6 +19,7 @@ def _read(finding: Finding, reading: str) -> Finding:
 @claim(
     "E.main",
     source="Primary result, with mechanism 1",
+    expected=Verdict.CORRECTED,
     statement="There is eta_E such that for eta > eta_E the initial points from which descent converges to a minimum "
     "form a set of measure zero.",
 )
@@ -46,6 +47,7 @@ def converging_set_is_null(key, num: int = paper_a_measure.POINTS, names=tuple(p
 @claim(
     "E.thm5",
     source="Theorem 5",
+    expected=Verdict.FAILS,
     statement="The non-zero Hessian eigenvalues on M are proper maps, so that they grow without bound.",
 )
 def eigenvalues_are_proper(key):
@@ -56,6 +58,7 @@ def eigenvalues_are_proper(key):
 @claim(
     "E.cor6",
     source="Corollary 6",
+    expected=Verdict.FAILS,
     statement="There is eta_E such that for eta > eta_E every non-zero eigenvalue at every minimum exceeds 2/eta.",
 )
 def a_last_step_size_exists(key):
@@ -67,6 +70,7 @@ def a_last_step_size_exists(key):
 @claim(
     "E.prop9",
     source="Proposition 9",
+    expected=Verdict.NOT_TESTABLE,
     statement="A smooth map that is invertible almost everywhere pulls null sets back to null sets.",
 )
 def invertible_almost_everywhere(key):
@@ -78,6 +82,7 @@ def invertible_almost_everywhere(key):
 @claim(
     "E.thm17",
     source="Theorem 17, with mechanism 3",
+    expected=Verdict.CORRECTED,
     statement="If L is analytic and one eigenvalue of its Hessian is not constant, descent's map is non-singular.",
 )
 def one_varying_eigenvalue(key):
@@ -109,6 +114,7 @@ def one_varying_eigenvalue(key):
 @claim(
     "E.prop18",
     source="Proposition 18",
+    expected=Verdict.CORRECTED,
     statement="A bounded analytic loss cannot have constant Hessian eigenvalues.",
 )
 def bounded_losses(key):
@@ -139,6 +145,7 @@ def bounded_losses(key):
 @claim(
     "E.exp1",
     source="First experiment",
+    expected=Verdict.FAILS,
     statement="Along M the Hessian eigenvalues of a linear network grow without bound as |theta| tends to infinity.",
 )
 def experiment_eigenvalues(key):
@@ -166,6 +173,7 @@ def experiment_eigenvalues(key):
 @claim(
     "E.exp2",
     source="Second experiment",
+    expected=Verdict.HOLDS,
     statement="For growing step size the share of initial points of a linear network that converge to a minimum falls "
     "to zero at a finite one.",
 )
@@ -184,6 +192,7 @@ def experiment_shares(key):
 @claim(
     "E.exp3",
     source="Third experiment",
+    expected=Verdict.HOLDS,
     statement="For a network with sigmoid activation det(DG) is non-zero at almost every point.",
 )
 def experiment_determinant(key):

@@ -59,6 +59,7 @@ def all_collapse(rows: list[dict]) -> bool:
 @claim(
     "A.attractors",
     source="Section 5, last question, second half",
+    expected=Verdict.OPEN,
     statement="How do the attractors in a forward-invariant set look like, and what kind of asymptotic dynamics takes "
     "place inside them?",
 )
@@ -103,6 +104,7 @@ def attractors_past_the_threshold(key, starts: int = 1000, num_steps: int = 4000
 @claim(
     "A.cascade",
     source="Section 5, last question, on the symmetric line",
+    expected=Verdict.HOLDS,
     statement="On x = y of (1 - xy)^2 descent doubles its period at k = 1 and k = sqrt 5 - 1, without end up to k = "
     "1.30228 at Feigenbaum's ratio, and bounded orbits end at k = 2, where their Lyapunov exponent is ln 3.",
 )

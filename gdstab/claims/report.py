@@ -1,12 +1,17 @@
 """The claims on disk: `claims.json`, a report in Markdown, and the figures."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+import gdstab
 from gdstab import figures, records
-from gdstab.claims.registry import Verdict, iter_run
+from gdstab.claims.registry import Claim, Finding, Verdict, chosen_claims, evaluate, unexpected
+from gdstab.studies import phases
 
 
 def run_report(
@@ -15,41 +20,84 @@ def run_report(
     out: str | Path | None = None,
     *,
     on_row: Callable[[dict], None] | None = None,
+    progress: Callable | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> list[dict]:
-    """Run claims as `run`; into a directory `out` write `claims.json`, `report.md` and the figures.
+    """Run claims as `run`; in a directory `out` write `claims.json`, `report.md` and the figures.
+
+    The directory is that of a run, begun as `records.begin` says: where this very package has run the same claims,
+    their rows are read back; every row is kept as it comes, so that an interrupted run goes on with the next.
 
     Parameters
     ----------
     paper, only
         As in `registry.run`.
-    out
-        Made if it is not there. Files of the same names are replaced.
+    out, overwrite, resume
+        As in `records.begin`.
     on_row
         Called with every row as it comes.
+    progress
+        Its method `phase` is called with the identifier of every claim that is begun, see `studies.phases`.
 
     Returns
     -------
     The rows; those with a figure name its file under `figure`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such claim or paper, or `out` cannot be used as asked.
     """
-    rows, found = [], iter_run(paper, only)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    for row, finding in found:
-        has_figure = folder is not None and finding is not None and finding.figure is not None
-        rows.append(row | _draw(row["id"], finding.figure, folder) if has_figure else row)
-        if on_row is not None:
-            on_row(rows[-1])
-    if folder is not None:
-        (folder / "claims.json").write_text(json.dumps(rows, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        (folder / "report.md").write_text(markdown(rows), encoding="utf-8")
+    chosen, tell = chosen_claims(paper, only), on_row or (lambda _: None)
+    if out is None:
+        return [_told(_evaluated(each, progress)[0], tell) for each in chosen]
+    names = [only] if isinstance(only, str) else only if only is None else list(only)
+    asked = {"study": "claims", "paper": paper, "only": names, "package": _fingerprint()}
+    record = records.begin(out, asked, overwrite=overwrite, resume=resume)
+    if record.complete:
+        return json.loads((record.path / "claims.json").read_text(encoding="utf-8"))
+    rows = [_told(json.loads(str(part["row"])), tell) for part in record.parts()]
+    for each in chosen[len(rows) :]:
+        row, finding = _evaluated(each, progress)
+        row |= _draw(row["id"], finding, record)
+        record.commit(len(rows), row=np.str_(json.dumps(row)))
+        rows.append(_told(row, tell))
+    text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+    record.write("claims.json", lambda file: file.write(text.encode()))
+    record.write("report.md", lambda file: file.write(markdown(rows).encode()))
+    counts, wrong = Counter(row["verdict"] or "error" for row in rows), [row["id"] for row in unexpected(rows)]
+    found = {"claims": len(rows), "verdicts": dict(counts), "unexpected": wrong}
+    record.finish({**found, "provenance": records.provenance("float64")})
     return rows
 
 
-def _draw(name: str, figure: Callable, folder: Path) -> dict:
-    """Save the figure; where it cannot be drawn, the row says so."""
+def _fingerprint() -> str:
+    """Of the package's own text: verdicts of another text are not read back as those of this one."""
+    total, root = hashlib.sha256(), Path(gdstab.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        total.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def _told(row: dict, tell: Callable[[dict], None]) -> dict:
+    tell(row)
+    return row
+
+
+def _evaluated(each: Claim, progress: Callable | None) -> tuple[dict, Finding | None]:
+    phases.enter(progress, each.id)
+    return evaluate(each)
+
+
+def _draw(name: str, finding: Finding | None, record: records.Record) -> dict:
+    """Save the figure, if there is one; where it cannot be drawn, the row says so."""
+    if finding is None or finding.figure is None:
+        return {}
     try:
-        png, _ = figures.save(figure(), folder, name)
+        png, _ = figures.save(finding.figure(), record, name)
+    except records.RunError:
+        raise  # of the directory, not of the claim
     except Exception as error:
         return {"error": f"the figure failed: {type(error).__name__}: {error}"}
     return {"figure": png.name}
@@ -64,11 +112,12 @@ def markdown(rows: Sequence[dict]) -> str:
     | [A.x](#ax) | Theorem 0 | holds | 0.1 |
     """
     counts = Counter(row["verdict"] or "error" for row in rows)
-    made = records.provenance("float64")
+    made, surprises = records.provenance("float64"), unexpected(rows)
     lines = [
         "# Claims",
         "",
         "; ".join(f"{counts[name]} {name}" for name in [*map(str, Verdict), "error"] if counts[name]) + ".",
+        *(["", f"Not as expected: {', '.join(row['id'] for row in surprises)}."] if surprises else []),
         "",
         "| claim | source | verdict | seconds |",
         "|---|---|---|---|",
@@ -79,6 +128,8 @@ def markdown(rows: Sequence[dict]) -> str:
     for row in rows:
         lines += ["", f"## {row['id']}", "", f"**{row['source']}.** {row['statement']}", ""]
         lines += [f"**Verdict: {row['verdict'] or 'none'}.** {row['note']}".rstrip()]
+        if row in surprises:
+            lines += ["", f"**Expected: {row.get('expected')}.**"]
         if "error" in row:
             lines += ["", f"**Error.** `{row['error']}`"]
         if row["numbers"]:

@@ -43,14 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+    except BrokenPipeError:
+        raise  # nobody reads on: no fault of what was asked
     except (ValueError, OSError, MemoryError, OverflowError, ModuleNotFoundError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"gdstab {arguments[0]}: stopped; run it again with --resume to go on", file=sys.stderr)
+        print(last_words(arguments), file=sys.stderr)
         return 130
+
+
+def last_words(arguments: Sequence[str]) -> str:
+    """What is said of a command that was stopped: what is kept of it, and how it goes on.
+
+    >>> last_words(["heatmap"])
+    'gdstab heatmap: stopped; nothing was begun'
+    """
+    records = sys.modules.get("gdstab.records")
+    run = records.latest() if hasattr(records, "latest") else None  # it may be half imported
+    words = "nothing was begun"
+    if run is not None and not run.ended:
+        kept = run.parts_kept()
+        what = f"{kept} finished part{'s are' if kept > 1 else ' is'} kept" if kept else "nothing is kept yet"
+        words = f"{what} in {run.path}; with --resume it {'goes on from there' if kept else 'begins again'}"
+    return " ".join(["gdstab", *arguments[:1]]) + f": stopped; {words}"
 
 
 def _help() -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from gdstab.cli import joining, process, report
-from gdstab.studies.options import Basin, configuration, describe, parse_range
+from gdstab.studies.options import Basin, configuration, describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"process {place.number} of {place.size} has done its share; process 0 has the result")
         return 0
     size = 1 if place is None else place.size
-    with report.Progress(max(options.samples, 0) * len(parse_range(options.step_sizes)) // size) as progress:
+    with report.Progress(basin.phases(options, size)) as progress:
         study = basin.run(options, progress=progress, team=teams.Team(0, size))
     print(describe(options), end="\n\n")
     print(_table(study.record.summary))

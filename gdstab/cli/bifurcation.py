@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Bifurcation, describe, parse_range
+from gdstab.studies.options import Bifurcation, describe
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import bifurcation  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(len(parse_range(options.step_sizes)) * max(options.starts, 0)) as progress:
+    with report.Progress(bifurcation.phases(options)) as progress:
         study = bifurcation.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")

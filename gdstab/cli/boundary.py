@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import boundary  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(0) as progress:  # how many lanes it takes is what it finds out
+    with report.Progress(boundary.phases(options)) as progress:
         study = boundary.run(options, progress=progress)
     print(describe(options), end="\n\n")
     print(_text(study.record.summary))

@@ -5,26 +5,37 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gdstab.cli import process, report
+from gdstab.studies.phases import Phase
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Test the statements and print their verdicts; exit code 1 if one of them could not be tested for an error."""
+    """Test the statements and print their verdicts; exit code 1 if one is not as expected, or raised an error."""
     parser = argparse.ArgumentParser("gdstab claims", description="Every numbered statement of the papers, tested.")
     parser.add_argument("--paper", help="only this paper, such as A")
     parser.add_argument("--only", help="only this statement, such as A.thm12")
     parser.add_argument("--out", type=Path, default=Path("runs/claims"), help="directory of the report")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
+    parser.add_argument("--resume", action="store_true", help="continue the interrupted run that is in the directory")
     options = parser.parse_args(list(arguments))
     process.configure(64)
     from gdstab import claims  # noqa: PLC0415 (JAX is configured first)
 
-    rows = claims.run_report(options.paper, options.only, options.out)
+    names = [each.id for each in claims.registered(options.paper, options.only)]
+    with report.Progress(dict.fromkeys(names, Phase())) as progress:
+        rows = claims.run_report(
+            options.paper, options.only, options.out, progress=progress, overwrite=options.overwrite,
+            resume=options.resume,
+        )  # fmt: skip
     print(report.table([("statement", "verdict", "seconds"), *map(_line, rows)]))
-    failed = [row for row in rows if row.get("error")]
-    for row in failed:
-        print(f"{row['id']}: {row['error']}")
+    for row in claims.unexpected(rows):
+        print(f"{row['id']}: {row.get('error') or _surprise(row)}")
     print(f"Results: {options.out}")
-    return 1 if failed else 0
+    return claims.exit_code(rows)
 
 
 def _line(row: dict) -> tuple[str, str, str]:
     return row["id"], "error" if row.get("error") else row["verdict"], f"{row['seconds']:.2f}"
+
+
+def _surprise(row: dict) -> str:
+    return f"{row['verdict']}, but expected: {row['expected']}"

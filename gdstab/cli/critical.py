@@ -12,7 +12,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import critical  # noqa: PLC0415 (JAX is configured first)
 
-    study = critical.run(options)
+    with report.Progress(critical.PHASES) as progress:
+        study = critical.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")
     print(_critical(summary), _thresholds(summary), _shares(summary["rows"]), sep="\n\n")

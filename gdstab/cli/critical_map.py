@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import critical_map  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(critical_map.expected_orbits(options)) as progress:
+    with report.Progress(critical_map.phases(options)) as progress:
         study = critical_map.run(options, progress=progress)
     print(describe(options), end="\n\n")
     print(_text(study.record.summary))

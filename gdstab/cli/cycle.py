@@ -12,7 +12,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import cycle  # noqa: PLC0415 (JAX is configured first)
 
-    study = cycle.run(options)
+    with report.Progress(cycle.PHASES) as progress:
+        study = cycle.run(options, progress=progress)
     print(describe(options), end="\n\n")
     print(_text(study.record.summary))
     note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"

@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import escape  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(escape.total_lanes(options)) as progress:
+    with report.Progress(escape.phases(options)) as progress:
         study = escape.run(options, progress=progress)
     summary = study.record.summary
     leak = summary["configuration"]["loss"]["leak"]

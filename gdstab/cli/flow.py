@@ -12,7 +12,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import flow  # noqa: PLC0415 (JAX is configured first)
 
-    study = flow.run(options)
+    with report.Progress(flow.phases(options)) as progress:
+        study = flow.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")
     print("\n\n".join(_start(number, way, summary) for number, way in enumerate(summary["ways"])))

@@ -12,8 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import heatmap  # noqa: PLC0415 (JAX is configured first)
 
-    rows, columns = options.resolution
-    with report.Progress(max(rows, 0) * max(columns, 0)) as progress:
+    with report.Progress(heatmap.phases(options)) as progress:
         study = heatmap.run(options, progress=progress)
     print(describe(options), end="\n\n")
     print(_table(study.record.summary))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gdstab.cli import process, report
-from gdstab.studies.options import Lyapunov, describe, parse_range
+from gdstab.studies.options import Lyapunov, describe
 
 _REGIMES = ("converged", "periodic", "quasi_periodic", "chaotic", "undecided")
 _MOST_ROWS = 36
@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import lyapunov  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(max(options.starts, 0) * len(parse_range(options.step_sizes))) as progress:
+    with report.Progress(lyapunov.phases(options)) as progress:
         study = lyapunov.run(options, progress=progress)
     print(describe(options), end="\n\n")
     print(_text(study.record.summary))

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import multipliers  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(multipliers.total_lanes(options)) as progress:
+    with report.Progress(multipliers.phases(options)) as progress:
         study = multipliers.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")

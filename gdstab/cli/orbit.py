@@ -12,7 +12,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import orbit  # noqa: PLC0415 (JAX is configured first)
 
-    study = orbit.run(options)
+    with report.Progress(orbit.PHASES) as progress:
+        study = orbit.run(options, progress=progress)
     rows = study.record.summary["orbits"]
     print(describe(options), end="\n\n")
     if len(rows) == 1:

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import overfitting  # noqa: PLC0415 (JAX is configured first)
 
-    with report.Progress(overfitting.total_lanes(options)) as progress:
+    with report.Progress(overfitting.phases(options)) as progress:
         study = overfitting.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")

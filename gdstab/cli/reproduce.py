@@ -18,7 +18,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(getattr(options, "precision", 64))
     from gdstab.studies import reproduce  # noqa: PLC0415 (JAX is configured first)
 
-    done = reproduce.run(name, options)
+    with report.Progress(reproduce.phases(name, options)) as progress:
+        done = reproduce.run(name, options, progress=progress)
     print(done.shows, report.table([("", "paper", "here"), *done.rows]), sep="\n\n")
     note = "Results" if done.fresh else "This run was complete already; nothing was computed. Results"
     print(f"\n{note}: {done.record.path}")

@@ -14,7 +14,8 @@ def main(arguments: Sequence[str]) -> int:
     process.configure(options.precision)
     from gdstab.studies import spectrum  # noqa: PLC0415 (JAX is configured first)
 
-    study = spectrum.run(options)
+    with report.Progress(spectrum.PHASES) as progress:
+        study = spectrum.run(options, progress=progress)
     summary = study.record.summary
     print(describe(options), end="\n\n")
     print(_table(summary))

@@ -9,7 +9,7 @@ import itertools
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -24,13 +24,14 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.ensembles._examining import check_system, one_point, runs_by_itself
 from gdstab.ensembles._kernel import LaneLoss, Static, System
+from gdstab.ensembles._pacing import FIRST, Pace
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, typical_size
 from gdstab.updates import UpdateRule
 
-__all__ = ["TILE", "EnsembleResult", "Tile", "iter_run", "map_points", "run", "worker_pool"]
+__all__ = ["FIRST", "TILE", "EnsembleResult", "Pace", "Tile", "iter_run", "map_points", "run", "worker_pool"]
 
 TILE = 2**22
 """Lanes whose results are gathered together: the unit in which `iter_run` yields."""
@@ -172,13 +173,14 @@ def iter_run(
     tile: int = TILE,
     devices=None,
     progress: Callable[[int, int], None] | None = None,
-    spans: Sequence[tuple[int, int]] | None = None,
+    spans: Iterable[tuple[int, int]] | None = None,
 ) -> Iterator[Tile]:
     """As `run`, but yield `tile` lanes at a time, in order, so that an ensemble need not fit into memory.
 
     Lane number `s * points + p` pairs step size `s` with point `p`. With `spans`, a list of `(first lane, behind the
-    last)`, only those lanes run, a tile for each: what an interrupted run still lacks, or the share of one process. The
-    next tile runs while the caller works on this one.
+    last)`, only those lanes run, a tile for each: what an interrupted run still lacks, or the share of one process. An
+    iterator of them (`Pace.spans`) is asked for the next when it is due. The next tile runs while the caller works on
+    this one.
 
     Raises
     ------
@@ -187,8 +189,11 @@ def iter_run(
     """
     tile = check_count(tile, "tile")
     job, total = _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, devices, progress)
-    spans = job.feed.spans(total, tile) if spans is None else [tuple(map(operator.index, span)) for span in spans]
-    wrong = [span for span in spans if not job.feed.allows(*span, total)]
+    if spans is None:
+        spans = job.feed.spans(total, tile)
+    if not isinstance(spans, Iterator):
+        spans = [tuple(map(operator.index, span)) for span in spans]
+    wrong = [] if isinstance(spans, Iterator) else [span for span in spans if not job.feed.allows(*span, total)]
     if wrong:
         job.pool.shutdown()
         rows = f" of one step size ({job.feed.num_points} lanes each)" if job.feed.by_rows else ""
@@ -196,17 +201,17 @@ def iter_run(
     return _tiles_in_order(job, spans)
 
 
-def _tiles_in_order(job: Job, ranges: list[tuple[int, int]]) -> Iterator[Tile]:
+def _tiles_in_order(job: Job, spans: Iterable[tuple[int, int]]) -> Iterator[Tile]:
     if job.alone:  # nothing runs while the caller is at work, who may call what this would wait for
         with job.pool:
-            yield from (run_tile(job, *span) for span in ranges)
+            yield from (run_tile(job, *span) for span in spans)
         return
+    spans = iter(spans)
     with job.pool, worker_pool(2) as ahead:
-        waiting = [ahead.submit(run_tile, job, *span) for span in ranges[:2]]
-        for span in [*ranges[2:], *([None] * min(2, len(ranges)))]:
+        waiting = [ahead.submit(run_tile, job, *span) for span in itertools.islice(spans, 2)]
+        while waiting:
             yield waiting.pop(0).result()
-            if span is not None:
-                waiting.append(ahead.submit(run_tile, job, *span))
+            waiting += [ahead.submit(run_tile, job, *span) for span in itertools.islice(spans, 1)]
 
 
 def _join(parts: list, shape: tuple[int, ...]):

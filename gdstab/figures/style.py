@@ -3,6 +3,7 @@
 import math
 import textwrap
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -101,14 +102,25 @@ def casing(colour: str, width: float) -> list:
     return [patheffects.Stroke(linewidth=width, foreground=colour), patheffects.Normal()]
 
 
-def save(figure: Figure, directory, name: str = "figure", note: str | None = None) -> tuple[Path, Path]:
-    """Write the figure as PNG (200 dpi) and PDF; their paths. A note, such as what was run, stands above everything."""
+def save(figure: Figure, place, name: str = "figure", note: str | None = None) -> tuple[Path, Path]:
+    """Write the figure as PNG (200 dpi) and PDF; their paths. A note, such as what was run, stands above everything.
+
+    `place` is a directory, made if it is not there, whose files of the same names are replaced; or the record of a run,
+    which lists what is written there.
+    """
     if note is not None:
         room = int(15 * figure.get_figwidth())  # letters in a line
         with style():
             figure.suptitle(textwrap.fill(note, room), fontsize=8, color="#555555")
-    paths = tuple(Path(directory) / f"{name}.{ending}" for ending in ("png", "pdf"))
+    keep = place.write if hasattr(place, "write") else partial(_write, Path(place))
     with style():
-        for path in paths:
-            figure.savefig(path, dpi=200)
-    return paths
+        return tuple(
+            keep(f"{name}.{ending}", partial(figure.savefig, format=ending, dpi=200)) for ending in ("png", "pdf")
+        )
+
+
+def _write(directory: Path, name: str, write) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / name, "wb") as file:
+        write(file)
+    return directory / name

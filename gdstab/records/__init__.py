@@ -1,11 +1,12 @@
 """Results on disk: a directory per run, its configuration first, its arrays and figures, and its summary last.
 
-A directory holds `run.json` (the configuration, written before anything runs), `parts/` (what a long run has finished
-so far), `result.zarr`, the figures, and `summary.json`, whose presence says that the run is complete. Every file
-appears under its name only when it is whole.
+A directory holds `run.json` (the configuration, written before anything runs, and a list of all files with checksums,
+so that these and no others are ever removed), `parts/` (what a long run has finished so far), `result.zarr`, the
+figures, and `summary.json`, whose presence says that the run is complete. Every file appears under its name only when
+it is whole.
 """
 
-from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, differing_keys, load
+from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, differing_keys, latest, load
 from gdstab.records.files import RunError, writing
 from gdstab.records.origin import available_cores, provenance
 
@@ -18,6 +19,7 @@ __all__ = [
     "begin",
     "check_room",
     "differing_keys",
+    "latest",
     "load",
     "provenance",
     "writing",

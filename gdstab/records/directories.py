@@ -4,18 +4,23 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import shutil
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from gdstab.records import ledger
 from gdstab.records.files import (
     RunError,
     in_words,
+    is_part,
+    partial_path,
     read_arrays,
+    read_clock,
     read_json,
     sync_tree,
     write_arrays,
@@ -31,12 +36,6 @@ SCHEMA = 1
 CHUNK = 1024
 """Side of a chunk of `result.zarr`."""
 
-_PICTURES = tuple(
-    f"{name}.{end}" for name in ("figure*", "start_*", "manifold", "network", "orbit") for end in ("png", "pdf")
-)
-_OWN_FILES = ("summary.json", *_PICTURES, "parts", "result.zarr", "result.zarr.tmp", "run.json")
-_LEFTOVERS = ("run.json.*.tmp", "summary.json.*.tmp")  # of a process that was killed while it wrote
-
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -47,18 +46,31 @@ class Record:
     summary: dict | None
     owner: int = 0
     """The process that began the directory; not 0 where several processes have no disk in common."""
+    process: int = 0
+    """This process among those of the run."""
+    begun: int = dataclasses.field(default_factory=lambda: time.time_ns(), compare=False)  # noqa: PLW0108 (tests replace it)
+    """When this process took up the run."""
 
     @property
     def complete(self) -> bool:
         """Whether the run has ended and nothing is left to do."""
         return self.summary is not None
 
+    @property
+    def ended(self) -> bool:
+        """Whether its directory says so by now."""
+        return (self.path / "summary.json").exists()
+
+    def parts_kept(self) -> int:
+        """How many finished parts lie in the directory."""
+        return len(_part_files(self.path / ledger.PARTS))
+
     @functools.cached_property
     def dataset(self):
         """The arrays, as an `xarray.Dataset` that reads from disk on demand."""
         import xarray as xr  # noqa: PLC0415 (machines without a network may lack it)
 
-        return xr.open_zarr(self.path / "result.zarr", consolidated=False, chunks=None)
+        return xr.open_zarr(_store(self.path / ledger.DATA), consolidated=False, chunks=None)
 
     def commit(self, number: int, **arrays) -> None:
         """Keep a finished part of the run: one file with a checksum, on the disk when this returns, whole or not there.
@@ -68,23 +80,48 @@ class Record:
         RunError
             If it cannot be written, say because the disk is full; what was committed before stays.
         """
-        folder = self.path / "parts"
+        folder = self.path / ledger.PARTS
         with writing(self.path):
             folder.mkdir(exist_ok=True)
-        write_arrays(folder / f"{number:08d}.npz", arrays)
+        write_arrays(folder / f"{number:08d}.npz", arrays, (self.process, self.begun, time.time_ns() - self.begun))
+
+    def seconds_before(self) -> float:
+        """How long earlier processes worked on what they kept, from when they took up the run to their last part.
+
+        Of several at once, the one that worked longest counts.
+        """
+        last: dict[tuple[int, int], int] = {}
+        for path in _part_files(self.path / ledger.PARTS):
+            process, begun, spent = read_clock(path) or (0, self.begun, 0)
+            if begun != self.begun:
+                last[process, begun] = max(spent, last.get((process, begun), 0))
+        totals: dict[int, int] = {}
+        for (process, _), spent in last.items():
+            totals[process] = totals.get(process, 0) + spent
+        return max(totals.values(), default=0) / 1e9
+
+    def write(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
+        """Keep a file of the run as `write(file)` writes it: whole, with its checksum in `run.json`; its path.
+
+        Raises
+        ------
+        RunError
+            If a file of that name is there which the run did not write, or it cannot be written.
+        """
+        return ledger.keep(self.path, name, write)
 
     def found(self, make: Callable[[dict[str, np.ndarray]], T] = dict) -> "Found[T]":
         """The parts that are there and whole, by number, each read when it is asked for and passed through `make`."""
-        return Found(self.path / "parts", make)
+        return Found(self.path / ledger.PARTS, make)
 
     def parts(self) -> Iterator[dict[str, np.ndarray]]:
         """The finished parts from number 0 on, up to the first that is missing or damaged; what follows is removed."""
         number = 0
-        while (arrays := read_arrays(self.path / "parts" / f"{number:08d}.npz")) is not None:
+        while (arrays := read_arrays(self.path / ledger.PARTS / f"{number:08d}.npz")) is not None:
             yield arrays
             number += 1
-        for path in _part_files(self.path / "parts"):
-            if int(path.stem) >= number:
+        for path in _part_files(self.path / ledger.PARTS):
+            if int(path.stem) >= number and is_part(path):
                 path.unlink()
 
     def write_dataset(self, dataset) -> None:
@@ -104,28 +141,30 @@ class Record:
         # Strings of one fixed length have no place in the specification of zarr 3.
         words = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
         dataset = dataset.assign_coords(words)
-        target, partial = self.path / "result.zarr", self.path / "result.zarr.tmp"
+        partial = partial_path(self.path / ledger.DATA)
         with writing(self.path), contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            for folder in (target, partial):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            store = _store(partial)
             dataset.to_zarr(
-                partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
+                store, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
             )
             sync_tree(partial)
-            os.replace(partial, target)
+            ledger.keep_tree(self.path, ledger.DATA, partial)
 
     def finish(self, summary: dict) -> "Record":
         """Write `summary.json`, which makes the run complete, and drop the parts; the complete record."""
         summary = {"schema": SCHEMA, "configuration": self.configuration, **summary}
-        write_json(self.path / "summary.json", summary)
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        self.write("summary.json", lambda file: file.write(text.encode()))
+        ledger.drop_parts(self.path)
         return dataclasses.replace(self, summary=read_json(self.path / "summary.json"))
 
     def retire(self) -> None:
         """Remove a directory that only held the parts of one of several processes, once their run is complete."""
         if self.owner:
-            _clear(self.path)
+            ledger.clear(self.path)
+            (self.path / ledger.LEDGER).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # it may hold files of somebody else, which stay
                 self.path.rmdir()
 
@@ -203,23 +242,40 @@ def begin(
                 "with --overwrite."
             )
         if not process:
-            _drop_leftovers(path)
+            ledger.drop_leftovers(path)
             if found.complete:  # killed after the last file, before its parts were gone
-                shutil.rmtree(path / "parts", ignore_errors=True)
-        return found
+                ledger.drop_parts(path)
+            else:
+                ledger.check_unchanged(path, "move that away, then continue with --resume")
+        return _opened(dataclasses.replace(found, process=process))
     check_room(path, bytes_needed)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            _clear(path)
-        _drop_leftovers(path)
+        if found is not None:
+            ledger.check_unchanged(path, "--overwrite would lose that: move it away, or choose another with --out")
+            ledger.clear(path)
+        ledger.drop_leftovers(path)
         owner = {"process": process} if process else {}
-        write_json(path / "run.json", {"schema": SCHEMA, **owner, "configuration": configuration})
+        write_json(path / ledger.LEDGER, {"schema": SCHEMA, **owner, "configuration": configuration, "files": {}})
     except OSError as error:
         raise RunError(
             f"cannot write to {path}: {error.strerror or error}. Choose another directory with --out."
         ) from error
-    return Record(path, configuration, None, process)
+    return _opened(Record(path, configuration, None, process, process))
+
+
+_latest: weakref.ref | None = None
+
+
+def latest() -> Record | None:
+    """The run that this process has begun or taken up last, while somebody works on it."""
+    return None if _latest is None else _latest()
+
+
+def _opened(record: Record) -> Record:
+    global _latest  # noqa: PLW0603 (who stops the process wants to know it)
+    _latest = weakref.ref(record)
+    return record
 
 
 def load(path) -> Record:
@@ -260,12 +316,12 @@ def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
 def _existing(path: Path) -> Record | None:
     """The run in a directory; None where there is nothing; an error where there is something else."""
     try:
-        if not path.exists() or (path.is_dir() and set(path.iterdir()) <= set(path.glob(_LEFTOVERS[0]))):
+        if not path.exists() or (path.is_dir() and set(path.iterdir()) <= ledger.leftovers(path)):
             return None
-        if not path.is_dir() or not (path / "run.json").is_file():
+        if not path.is_dir() or not (path / ledger.LEDGER).is_file():
             what = "holds files, but no run" if path.is_dir() else "is a file"
             raise RunError(f"{path} {what}: choose an empty or a new directory with --out.")
-        begun = read_json(path / "run.json")
+        begun = read_json(path / ledger.LEDGER)
         configuration, owner = begun["configuration"], begun.get("process", 0)
         summary = read_json(path / "summary.json") if (path / "summary.json").exists() else None
     except OSError as error:
@@ -275,16 +331,8 @@ def _existing(path: Path) -> Record | None:
     return Record(path, configuration, summary, owner)
 
 
-def _clear(path: Path) -> None:
-    """Remove what a run wrote and nothing else: its summary first, and last what says that it is a run."""
-    for target in [file for pattern in _OWN_FILES for file in path.glob(pattern)]:
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+def _store(path: Path):
+    """A zarr store in a folder of whatever name: what looks like an address, or begins with ~, is a name here."""
+    from zarr.storage import LocalStore  # noqa: PLC0415 (machines without a network may lack it)
 
-
-def _drop_leftovers(path: Path) -> None:
-    for pattern in _LEFTOVERS:
-        for stale in path.glob(pattern):
-            stale.unlink(missing_ok=True)
+    return LocalStore(path.absolute())

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ import numpy as np
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DIGEST = "sha256"  # the member of a file of arrays that holds the checksum of the others
+_CLOCK = "clock"  # the member that says when it was written: see `read_clock`
 
 
 class RunError(ValueError):
@@ -50,7 +52,7 @@ def writing(path) -> Iterator[None]:
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Make `path` hold what `write(file)` writes, all of it and for good, or leave it as it was."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = partial_path(path)
     with writing(path.parent):
         try:
             with open(partial, "wb") as file:
@@ -65,6 +67,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
 
 
+def partial_path(path: Path) -> Path:
+    """Where this process writes what will be at `path` once it is whole."""
+    return path.with_name(f"{path.name}.{os.getpid()}.gdstab")
+
+
 def write_json(path: Path, content: dict) -> None:
     """JSON for people: indented, and no NaN, which JSON does not have."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -76,10 +83,11 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, object]) -> None:
-    """Keep arrays in one `.npz` file, with a checksum over all that reading them gives."""
+def write_arrays(path: Path, arrays: Mapping[str, object], clock: tuple[int, ...] = ()) -> None:
+    """Keep arrays in one `.npz` file, with a checksum over all that reading them gives, and what `read_clock` gives."""
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
-    write_whole(path, lambda file: np.savez(file, **arrays, **{_DIGEST: _digest(arrays)}))
+    more = {_DIGEST: _digest(arrays), _CLOCK: np.array(clock, np.int64)}
+    write_whole(path, lambda file: np.savez(file, **arrays, **more))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -92,8 +100,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
             arrays = dict(archive)
     except Exception:  # there is no end to what damaged bytes provoke
         return None
+    arrays.pop(_CLOCK, None)
     digest = arrays.pop(_DIGEST, None)
     return arrays if digest is not None and np.array_equal(digest, _digest(arrays)) else None
+
+
+def read_clock(path: Path) -> list[int] | None:
+    """The clock of a file that `write_arrays` wrote; None if it has none."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            return archive[_CLOCK].tolist() or None
+    except Exception:  # as above
+        return None
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file was written by `write_arrays` under a number, as the names in its archive tell."""
+    try:
+        return path.stem.isdigit() and path.suffix == ".npz" and f"{_DIGEST}.npy" in zipfile.ZipFile(path).namelist()
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
 
 
 def sync_directory(path: Path) -> None:

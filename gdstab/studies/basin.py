@@ -11,12 +11,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gdstab import basins, figures, records, stability, updates
+from gdstab import basins, ensembles, figures, records, stability, updates
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, distributions
 from gdstab.studies.options import Basin, describe, parse_range
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.teams import Team
 
 _ALONE = Team()
@@ -61,18 +62,27 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     if team.told(record.complete):
         record.retire()
         return Study(record, None)
+    enter(progress, "orbits")
     measured, stopped = team.together(lambda: _measure(options, setting, record, progress, team))
 
     def write():
-        summary = summarise(options, measured, stopped, time.perf_counter() - begin)
+        enter(progress, SAVING)
+        earlier = record.seconds_before()
+        summary = summarise(options, measured, stopped, time.perf_counter() - begin + earlier)
+        summary["run_seconds"] += earlier
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
-        with records.writing(record.path):
-            figures.save(figures.draw_basin(picture(options, summary)), record.path, note=describe(options))
+        figures.save(figures.draw_basin(picture(options, summary)), record, note=describe(options))
         return record.finish(summary)
 
     record = team.together(lambda: write() if team.leads else record)
     record.retire()
     return Study(record, measured)
+
+
+def phases(options: Basin, size: int = 1) -> dict[str, Phase]:
+    """What one of so many processes goes through."""
+    lanes = max(options.samples, 0) * len(parse_range(options.step_sizes)) // size
+    return {"orbits": Phase(10, lanes), SAVING: Phase(1)}
 
 
 class Setting(NamedTuple):
@@ -110,6 +120,9 @@ def prepare(options: Basin) -> Setting:
 
 def _measure(options: Basin, setting: Setting, record: records.Record, progress, team: Team):
     """The measure of all processes, and how a sequential one came to stop (None otherwise)."""
+    chunk, finished = points_at_once(options), record.found(basins.Tally.from_arrays)
+    if options.chunk is None:  # pieces are known by their first points, however they were numbered
+        finished = {tally.start: tally for tally in finished.values()}
     common = {
         "stopping": setting.stopping,
         "volume": setting.volume,
@@ -117,11 +130,12 @@ def _measure(options: Basin, setting: Setting, record: records.Record, progress,
         "kinds": stability.Kind,
         "confidence": options.confidence,
         "progress": progress,
-        "finished": record.found(basins.Tally.from_arrays),
+        "finished": finished,
         "on_chunk": lambda number, tally: record.commit(number, **tally.arrays()),
         "share": (team.number, team.size),
         "gather": team.gather,
-        "chunk": points_at_once(options),
+        "chunk": chunk,
+        "pace": ensembles.Pace(chunk) if options.chunk is None else None,
     }
     what = updates.gradient_descent(), setting.loss, setting.step_sizes, setting.source
     if options.width is None:

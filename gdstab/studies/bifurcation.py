@@ -16,6 +16,7 @@ from gdstab._validate import check_box, check_count, check_loss, check_positive,
 from gdstab.studies import building, cascades
 from gdstab.studies import options as opt
 from gdstab.studies.options import Bifurcation, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.updates import UpdateRule
 
 _PILOT = 33, 16  # step sizes and starts that show what range to draw
@@ -60,6 +61,7 @@ def run(options: Bifurcation, *, progress: Callable[[int, int], None] | None = N
     )
     if record.complete:
         return Study(record, None)
+    enter(progress, "orbits")
     starts, observe = draw_starts(options, dim, dtype), observer(options.observe, loss)
     common = {"observe": observe, "escape_radius": options.escape_radius}
     value_range = options.value_range or seen_range(rule, loss, step_sizes, starts, options, common)
@@ -67,20 +69,29 @@ def run(options: Bifurcation, *, progress: Callable[[int, int], None] | None = N
         rule, loss, step_sizes, starts, transient=options.transient, kept=options.kept, bins=options.bins,
         value_range=value_range, max_period=options.max_period, progress=progress, **common,
     )  # fmt: skip
+    enter(progress, "doublings")
     cascade, why = climb(rule, loss, diagram, options)
     more = cascades.others(rule, loss, diagram, cascade, options)
     close = zoom(rule, loss, diagram, cascade, starts, options, common)
+    enter(progress, "end of bounded orbits")
     end = find_end(rule, loss, starts[:_SEARCHED], diagram, options)
+    enter(progress, "sweeps")
     loop = sweep(rule, loss, step_sizes, starts, options, common) if options.hysteresis else None
     summary = summarise(options, diagram, (cascade, why, more), end, loop)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(diagram, loop).assign_attrs(provenance=provenance))
     figures.save(
-        figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop),
-        record.path,
-        note=describe(options),
+        figures.draw_bifurcation(diagram, cascades.marks(options, summary), close, loop), record, note=describe(options)
     )
     return Study(record.finish({**summary, "provenance": provenance}), diagram)
+
+
+def phases(options: Bifurcation) -> dict[str, Phase]:
+    """What a run goes through."""
+    lanes = len(opt.parse_range(options.step_sizes)) * max(options.starts, 0)
+    rest = dict.fromkeys(("doublings", "end of bounded orbits", "sweeps", SAVING), Phase(2))
+    return {"orbits": Phase(6, lanes), **rest}
 
 
 def check_options(options: Bifurcation, dtype) -> np.ndarray:

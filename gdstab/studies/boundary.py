@@ -13,6 +13,7 @@ from gdstab._validate import check_box, check_count, check_loss, check_resolutio
 from gdstab.outcomes import Outcome
 from gdstab.studies import building
 from gdstab.studies.options import Boundary, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 
 _BYTES_PER_CELL = 4  # outcome, label and level
 _BYTES_OF_FIGURES = 20_000_000
@@ -60,21 +61,31 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     label = _signs(options.signs) if options.signs else None
     common = {"box": options.box, "stopping": stopping, "plane": plane, "dim": dim, "dtype": dtype, "label": label}
     key_entropy, key_pairs = jax.random.split(jax.random.key(options.seed))
+    enter(progress, "cells near edges")
     picture = boundaries.adaptive_heatmap(
         rule, loss, options.step_size, resolution=options.resolution, coarse=options.coarse, reach=options.reach,
         contrast=options.contrast, probe=options.probe, seed=options.seed, progress=progress, **common,
     )  # fmt: skip
+    enter(progress, "entropy")
     entropy = boundaries.basin_entropy(picture.classes, options.entropy_side, key=key_entropy)
+    enter(progress, "pairs of points")
     exponent = boundaries.uncertainty_exponent(
         rule, loss, options.step_size, key=key_pairs, scales=scales(options), samples=options.samples,
         progress=progress, **common,
     )  # fmt: skip
     summary = summarise(picture, entropy, exponent, options)
+    enter(progress, SAVING)
     record.write_dataset(_dataset(picture, exponent).assign_attrs(provenance=summary["provenance"]))
     figures.save(
-        figures.draw_boundary(picture, exponent, names(picture, options.signs)), record.path, note=describe(options)
+        figures.draw_boundary(picture, exponent, names(picture, options.signs)), record, note=describe(options)
     )
     return Study(record.finish(summary), picture)
+
+
+def phases(options: Boundary) -> dict[str, Phase]:
+    """What a run goes through; how many cells it computes is what it finds out."""
+    pairs = 2 * max(options.samples, 0) * max(options.scales[1] - options.scales[0] + 1, 0)
+    return {"cells near edges": Phase(4), "entropy": Phase(1), "pairs of points": Phase(4, pairs), SAVING: Phase(2)}
 
 
 def check_options(options: Boundary, dim: int, dtype) -> None:

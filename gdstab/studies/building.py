@@ -11,9 +11,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from gdstab import ensembles, losses, minima, updates
-from gdstab._types import LossFn, Point, Scalar, Theta
+from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
 from gdstab.outcomes import StoppingRule, resolution
 from gdstab.studies import options as opt
@@ -21,40 +22,53 @@ from gdstab.studies import training
 from gdstab.theory import factorisations
 
 
-class Flattened(eqx.Module):
-    """A loss of several matrices as a loss of one vector, which holds their entries one after the other."""
-
-    loss: Callable
-    loss_floor: float
-    shapes: tuple[tuple[int, int], ...] = eqx.field(static=True)
-
-    def __call__(self, theta: Point) -> Scalar:
-        """The loss at one point."""
-        return self.loss(self.layers(theta))
-
-    def residual(self, theta: Point):
-        """That of the loss, which vanishes on its minima."""
-        return self.loss.residual(self.layers(theta))
-
-    def layers(self, theta: Point) -> tuple:
-        """The matrices."""
-        matrices, start = [], 0
-        for shape in self.shapes:
-            stop = start + math.prod(shape)
-            matrices.append(theta[start:stop].reshape(shape))
-            start = stop
-        return tuple(matrices)
-
-
 class WithFloor(eqx.Module):
-    """A function of any parameters, and its infimum."""
+    """A function of any parameters, and its infimum; what it can do beside is forwarded.
+
+    `on_lanes`, `lanes_together` and `residual` are there exactly where the function has them.
+    """
 
     loss: Callable
     loss_floor: float
 
     def __call__(self, theta: Theta):
         """Whatever the function returns: `check_loss` says what is wrong with it."""
-        return self.loss(theta)
+        return self.loss(self.parameters(theta))
+
+    def parameters(self, theta: Theta) -> Theta:
+        """What the function is given."""
+        return theta
+
+    def __getattr__(self, name: str):
+        """What the function has beside its value, of the parameters of this one."""
+        if name in _FORWARDED:
+            return _Forwarded(self, name) if callable(getattr(self.loss, name)) else getattr(self.loss, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+class Flattened(WithFloor):
+    """A loss of several matrices as a loss of one vector, which holds their entries one after the other."""
+
+    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+
+    def parameters(self, theta: Float[Array, "dim *lanes"]) -> tuple:
+        """The matrices; lanes, if there are any, stay behind their entries."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1].tolist()
+        parts = zip(jnp.split(theta, ends), self.shapes, strict=True)  # the gradient of one split is one concatenation
+        return tuple(part.reshape(*shape, *theta.shape[1:]) for part, shape in parts)
+
+
+class _Forwarded(eqx.Module):
+    """A method of the function inside a wrapper, of the parameters of the wrapper; equal for equal wrappers."""
+
+    wrapper: WithFloor
+    name: str = eqx.field(static=True)
+
+    def __call__(self, theta):
+        return getattr(self.wrapper.loss, self.name)(self.wrapper.parameters(theta))
+
+
+_FORWARDED = {"on_lanes", "lanes_together", "residual"}
 
 
 def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:

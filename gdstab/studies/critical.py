@@ -5,6 +5,7 @@ Products of scalars, of vectors and of matrices are all linear networks on white
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
 from gdstab.studies.options import Critical, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import linear, scalar
 
 QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -32,7 +34,7 @@ class Study(NamedTuple):
     fresh: bool  # made just now, not read back
 
 
-def run(options: Critical) -> Study:
+def run(options: Critical, *, progress: Callable | None = None) -> Study:
     """Run the study, or read it back where a complete run of the same configuration is there.
 
     Examples
@@ -57,18 +59,30 @@ def run(options: Critical) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, "random minima")
     points = building.sample_minima(options.loss, options.samples, options.spread, options.seed, dtype)
+    enter(progress, "flattest minimum")
     flattest = minima.flattest(loss, list(jnp.asarray(points[: options.starts])))
+    enter(progress, "sharpness")
     tops = np.asarray(ensembles.map_points(lambda theta: curvature.eigenvalues(loss, theta)[-1], points))
+    enter(progress, "areas and lengths")
     curves = figure_1b(options, loss, step_sizes, dtype) if has_figure_1b(options) else None
+    enter(progress, SAVING)
     summary = summarise(options, flattest, tops, step_sizes, curves)
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = _dataset(step_sizes, points, tops, curves)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
     figures.save(
-        figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record.path, note=describe(options)
+        figures.draw_critical(_picture(options, summary, step_sizes, tops, curves)), record, note=describe(options)
     )
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
+
+
+PHASES = {
+    "random minima": Phase(1), "flattest minimum": Phase(2), "sharpness": Phase(1), "areas and lengths": Phase(3),
+    SAVING: Phase(1),
+}  # fmt: skip
+"""What a run goes through."""
 
 
 def closed_form(loss: opt.Scalar | opt.Vector | opt.Linear) -> float:

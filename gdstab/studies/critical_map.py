@@ -15,6 +15,7 @@ from gdstab.sampling import GridSource
 from gdstab.studies import building, critical, heatmap
 from gdstab.studies import options as opt
 from gdstab.studies.options import CriticalMap, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import scalar
 
 QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
@@ -66,18 +67,24 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
         return Study(record, None)
     source = GridSource(box, shape, origin, directions, dtype, compact=True)
     finished = _finished(record)
+    enter(progress, "bisections")
     found = boundaries.critical_step(
         updates.gradient_descent(), loss, source, stopping=stopping,
         classify=stability.classify if options.kinds else None, progress=progress, finished=finished,
         on_part=_keeper(record, len(finished)), **asked,
     )  # fmt: skip
     summary = summarise(found, source, options)
+    summary["run_seconds"] += record.seconds_before()
     provenance = records.provenance(dtype)
+    enter(progress, SAVING)
     record.write_dataset(_dataset(found, source, box, axes).assign_attrs(provenance=provenance))
-    figures.save(
-        figures.draw_critical_map(_picture(found, source, box, axes, options)), record.path, note=describe(options)
-    )
+    figures.save(figures.draw_critical_map(_picture(found, source, box, axes, options)), record, note=describe(options))
     return Study(record.finish({**summary, "provenance": provenance}), found)
+
+
+def phases(options: CriticalMap) -> dict[str, Phase]:
+    """What a run goes through."""
+    return {"bisections": Phase(10, expected_orbits(options)), SAVING: Phase(1)}
 
 
 def expected_orbits(options: CriticalMap) -> int:

@@ -1,5 +1,6 @@
 """On which cycles orbits end at one step size, with what share of the starts, and their branches over the step size."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
 from gdstab.studies.options import Cycle, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule
 
@@ -44,7 +46,7 @@ class Search(NamedTuple):
     lane_steps: int
 
 
-def run(options: Cycle) -> Study:
+def run(options: Cycle, *, progress: Callable | None = None) -> Study:
     """Run the study, or read it back where a complete run of the same configuration is there.
 
     Examples
@@ -67,16 +69,23 @@ def run(options: Cycle) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, "orbits and their cycles")
     search = find(rule, loss, starting_points(options, dim, dtype), options)
+    enter(progress, "branches")
     low, high = limits(options)
     followed = bifurcation.explore(
         rule, loss, [found.cycle for found in search.attractors[: options.follow]], low, high,
         doublings=options.doublings, max_branches=options.branches, largest_step=options.largest_step,
     ) if search.attractors else []  # fmt: skip
     summary = summarise(options, rule, loss, search, followed)
+    enter(progress, SAVING)
     record.write_dataset(_dataset(followed, dim).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record.path, note=describe(options))
+    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record, note=describe(options))
     return Study(record.finish(summary), fresh=True)
+
+
+PHASES = {"orbits and their cycles": Phase(2), "branches": Phase(4), SAVING: Phase(2)}
+"""What a run goes through."""
 
 
 def check_options(options: Cycle, dim: int, dtype) -> None:

@@ -5,7 +5,7 @@ Around an exact saddle: balls, a square, orbits step by step.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,9 +16,10 @@ from gdstab import ensembles, records, sampling
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building, escape_pictures, escape_summary, saddle_escape, saddle_manifold
+from gdstab.studies import building, escape_pictures, escape_summary, pieces, saddle_escape, saddle_manifold
 from gdstab.studies.level_clock import descent_with_clock
 from gdstab.studies.options import Escape, parse_range
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
 from gdstab.studies.saddle_escape import Saddle
 
@@ -28,6 +29,13 @@ class Study(NamedTuple):
 
     record: records.Record
     fresh: bool  # made just now, not read back
+
+
+PHASES = {
+    "descent": "random starts", "saddle": "balls around the saddle", "walks": "orbits step by step",
+    "manifold": "centre-stable manifold",
+}  # fmt: skip
+"""Names of the kinds of work."""
 
 
 class Setting(NamedTuple):
@@ -46,7 +54,8 @@ class Unit(NamedTuple):
 
     kind: str  # descent, saddle, walks, manifold
     step: int = 0  # the place among the step sizes
-    chunk: int = 0  # the place among the chunks of starts
+    start: int = 0  # the first of the starts, and behind the last
+    stop: int = 0
 
 
 def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) -> Study:
@@ -71,12 +80,16 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     )  # fmt: skip
     if record.complete:
         return Study(record, fresh=False)
-    found = list(record.parts())
-    for number, unit in enumerate(units(options)):
-        if number >= len(found):
-            found.append(_WORK[unit.kind](options, setting, unit, found, progress))
-            record.commit(number, **found[-1])
-    parts = dict(zip(units(options), found, strict=True))
+    kept, parts, pace = list(record.parts()), {}, ensembles.Pace(min(options.chunk, options.samples))
+    for number, unit in enumerate(units(options, kept, pace)):
+        if number < len(kept):
+            parts[unit] = kept[number]
+            continue
+        enter(progress, PHASES[unit.kind])
+        parts[unit] = _WORK[unit.kind](options, setting, unit, parts, progress)
+        pace.done(unit.stop - unit.start)
+        record.commit(number, **parts[unit])
+    enter(progress, SAVING)
     provenance = records.provenance(setting.dtype, seed=options.seed)
     descents = join_descents(options, parts)
     around = {**parts[Unit("saddle")], **{f"walk_{name}": value for name, value in parts[Unit("walks")].items()}}
@@ -85,7 +98,7 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     if manifold is not None:
         summary["manifold"] = saddle_manifold.summarise(options, setting.ladder, manifold)
     record.write_dataset(to_dataset(options, setting, descents, around, manifold).assign_attrs(provenance=provenance))
-    names = escape_pictures.save(options, setting, summary, around, manifold, record.path)
+    names = escape_pictures.save(options, setting, summary, around, manifold, record)
     return Study(record.finish({**summary, "figures": names, "provenance": provenance}), fresh=True)
 
 
@@ -115,18 +128,25 @@ def prepare(options: Escape) -> Setting:
     return Setting(ladder, saddle_escape.find_saddle(options, ladder), step_sizes, Draw(source), stopping, dtype)
 
 
-def units(options: Escape) -> Iterator[Unit]:
-    """The parts of the work, in order."""
-    chunks = range(-(-options.samples // options.chunk))
-    steps = range(len(parse_range(options.step_sizes)))
-    yield from (Unit("descent", step, chunk) for step in steps for chunk in chunks)
+def units(options: Escape, kept: Sequence[dict], pace: ensembles.Pace) -> Iterator[Unit]:
+    """The parts of the work, in order: as they were cut before, then as `pace` says."""
+    lengths = iter([len(part["level"]) for part in kept if "level" in part])
+    for step in range(len(parse_range(options.step_sizes))):
+        yield from (Unit("descent", step, *span) for span in pieces.cut(options.samples, lengths, pace))
     yield from (Unit("saddle"), Unit("walks"))
     if saddle_manifold.wanted(options):
         yield Unit("manifold")
 
 
+def phases(options: Escape) -> dict[str, Phase]:
+    """What a run goes through."""
+    kinds = ("saddle", "walks", "manifold") if saddle_manifold.wanted(options) else ("saddle", "walks")
+    others = {PHASES[kind]: Phase(3) for kind in kinds}
+    return {PHASES["descent"]: Phase(8, total_lanes(options)), **others, SAVING: Phase(2)}
+
+
 def total_lanes(options: Escape) -> int:
-    """Orbits of the random starts: what a bar of progress counts."""
+    """Orbits of the random starts."""
     return options.samples * len(parse_range(options.step_sizes))
 
 
@@ -136,13 +156,12 @@ def total_lanes(options: Escape) -> int:
 
 
 def _descent(options: Escape, setting: Setting, unit: Unit, _, progress) -> dict:
-    """Random starts of one chunk with one step size, run to their ends, and these classified."""
-    first = unit.chunk * options.chunk
-    points = setting.draw(first, min(first + options.chunk, options.samples))
+    """Some random starts with one step size, run to their ends, and these classified."""
+    points = setting.draw(unit.start, unit.stop)
     rule = descent_with_clock(tuple(setting.ladder.values.tolist()), options.band)
-    tile = ensembles.run(
-        rule, setting.ladder.loss, points, float(setting.step_sizes[unit.step]), setting.stopping,
-        keep=("state", "loss"), progress=progress,
+    tile = pieces.run_piece(
+        rule, setting.ladder.loss, points, min(options.chunk, options.samples), float(setting.step_sizes[unit.step]),
+        setting.stopping, keep=("state", "loss"), progress=progress,
     )  # fmt: skip
     ends = classify_ends(setting.ladder, tile.state.theta, tile.loss, tile.outcome)
     found = {**ends._asdict(), "loss": tile.loss, "steps": tile.steps, "near": tile.state.near}
@@ -180,10 +199,10 @@ def _saddle(options: Escape, setting: Setting, *_) -> dict:
     return {f"{place}_{name}": value for place, left in named for name, value in left._asdict().items()}
 
 
-def _walks(options: Escape, setting: Setting, _, found: list[dict], *__) -> dict:
+def _walks(options: Escape, setting: Setting, _, parts: dict[Unit, dict], *__) -> dict:
     """The random starts of the first step size that stayed longest, and one from each ball; every update of them."""
-    chunks = found[: -(-options.samples // options.chunk)]
-    level, near = (np.concatenate([part[name] for part in chunks]) for name in ("level", "near"))
+    first = pieces.joined([part for unit, part in parts.items() if (unit.kind, unit.step) == ("descent", 0)])
+    level, near = first["level"], first["near"]
     arrived = np.flatnonzero(level == ZERO)
     longest = [
         arrived[np.argsort(-near[arrived, rung], kind="stable")[: options.walks]] for rung in range(near.shape[1])
@@ -213,10 +232,9 @@ _WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks, "manifold": _m
 
 def join_descents(options: Escape, parts: dict) -> dict[str, np.ndarray]:
     """The ends of all random starts, `[steps, samples]`, and `near` `[steps, samples, levels]`."""
-    found = [part for unit, part in parts.items() if unit.kind == "descent"]
+    found = pieces.joined([part for unit, part in parts.items() if unit.kind == "descent"])
     shape = len(parse_range(options.step_sizes)), options.samples
-    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return {name: value.reshape(*shape, *value.shape[1:]) for name, value in joined.items()}
+    return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
 
 
 def to_dataset(options: Escape, setting: Setting, descents: dict, around: dict, manifold: dict | None) -> xr.Dataset:

@@ -1,7 +1,5 @@
 """What the figures of `gdstab escape` show."""
 
-from pathlib import Path
-
 import numpy as np
 
 from gdstab import figures
@@ -15,16 +13,16 @@ _CURVES = 5  # orbits with a plateau, at the most
 _NEAR = 0.1  # relative to a level
 
 
-def save(options: Escape, setting, summary: dict, around: dict, manifold: dict | None, path: Path) -> list[str]:
-    """Draw and save all figures; their names."""
+def save(options: Escape, setting, summary: dict, around: dict, manifold: dict | None, record) -> list[str]:
+    """Draw all figures and save them with the record of the run; their names."""
     levels = summary["levels"]
     shares = [ladder_shares(row) for row in summary["rows"]]
     main = figures.draw_escape(shares, levels, plane(options, around), times(summary), plateaus(options, around))
-    figures.save(main, path, note=describe(options))
-    figures.save(figures.draw_training(training(setting, levels, around)), path, "network", note=describe(options))
+    figures.save(main, record, note=describe(options))
+    figures.save(figures.draw_training(training(setting, levels, around)), record, "network", note=describe(options))
     if manifold is None:
         return ["figure", "network"]
-    figures.save(saddle_manifold.draw(manifold), path, "manifold", note=describe(options))
+    figures.save(saddle_manifold.draw(manifold), record, "manifold", note=describe(options))
     return ["figure", "network", "manifold"]
 
 

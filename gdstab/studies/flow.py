@@ -1,5 +1,6 @@
 """How far descent strays from gradient flow: distances for several step sizes, curvature, and the bound of paper D."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,10 +14,14 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.studies import building, training, tube
 from gdstab.studies import options as opt
 from gdstab.studies.options import Flow, describe
+from gdstab.studies.phases import SAVING, Phase, count, enter
 from gdstab.studies.tube import Tube
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
 _KINK_STEPS = 256  # of the flow in one of descent, where networks have kinks: leaves below 1 % of the deviation
+
+
+_FOLLOWING = "flow and descent from every start"
 
 
 class Study(NamedTuple):
@@ -40,7 +45,7 @@ class Way(NamedTuple):
         return self.found.times[0][: _reached(self.found)]
 
 
-def run(options: Flow) -> Study:
+def run(options: Flow, *, progress: Callable | None = None) -> Study:
     """Run the study, or read it back where a complete run of the same configuration is there.
 
     Examples
@@ -65,12 +70,17 @@ def run(options: Flow) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
-    ways = [follow(loss, start, step_sizes, options) for start in starts]
+    enter(progress, _FOLLOWING)
+    ways = []
+    for start in starts:
+        ways.append(follow(loss, start, step_sizes, options))
+        count(progress)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
     names = ["figure", *(f"start_{number}" for number in range(1, len(ways)))]
     for name, way in zip(names, ways, strict=True):
-        figures.save(figures.draw_flow(picture(way, options.radius)), record.path, name, note=describe(options))
+        figures.save(figures.draw_flow(picture(way, options.radius)), record, name, note=describe(options))
     summary = {
         "parameters": dim,
         "step_sizes": step_sizes.tolist(),
@@ -80,6 +90,12 @@ def run(options: Flow) -> Study:
         "provenance": provenance,
     }
     return Study(record.finish(summary), fresh=True)
+
+
+def phases(options: Flow) -> dict[str, Phase]:
+    """What a run goes through."""
+    starts = 0 if options.start else max(options.starts, 0)
+    return {_FOLLOWING: Phase(10, starts), SAVING: Phase(1)}
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The study behind Figure 1(a) of paper A: a heatmap, what it converged to, and how it agrees with the exact basin."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from gdstab._validate import check_box, check_loss, check_resolution, check_step
 from gdstab.minima.manifold import correct
 from gdstab.studies import building, selfcheck
 from gdstab.studies.options import Heatmap, Scalar, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import scalar
 
 _BYTES_PER_CELL = 2 * (1 + 4)  # verdict and count, in the parts and in the result
@@ -61,15 +63,25 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     )
     if record.complete:
         return Study(record, None)
+    enter(progress, "orbits")
     result = basins.heatmap(
         rule, loss, options.step_size, box=options.box, resolution=options.resolution, stopping=stopping, plane=plane,
         dim=dim, dtype=dtype, progress=progress, finished=_finished(record), on_patch=_keeper(record),
     )  # fmt: skip
+    enter(progress, "kinds of critical points")
     kinds = basins.refine(rule, loss, result, stopping=stopping, classify=stability.classify, kinds=stability.Kind)
     summary = summarise(result, kinds, options)
+    summary["run_seconds"] += record.seconds_before()
+    enter(progress, SAVING)
     record.write_dataset(result.to_xarray().assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_heatmap(result, overlay(options)), record.path, note=describe(options))
+    figures.save(figures.draw_heatmap(result, overlay(options)), record, note=describe(options))
     return Study(record.finish(summary), result)
+
+
+def phases(options: Heatmap) -> dict[str, Phase]:
+    """What a run goes through."""
+    cells = math.prod(max(side, 0) for side in options.resolution)
+    return {"orbits": Phase(10, cells), "kinds of critical points": Phase(1), SAVING: Phase(2)}
 
 
 def summarise(result: basins.Heatmap, kinds: basins.Kinds, options: Heatmap) -> dict:

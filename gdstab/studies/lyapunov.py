@@ -17,6 +17,7 @@ from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building, collapse
 from gdstab.studies.options import Lyapunov, Scalar, describe, parse_range
+from gdstab.studies.phases import SAVING, Phase, enter
 
 _SMOOTH = {"descent", "heavy-ball", "nesterov"}
 """Rules whose map is smooth where it converges, so that a minimum has exponents."""
@@ -60,6 +61,7 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
     )
     if record.complete:
         return Study(record, None)
+    enter(progress, "orbits")
     points = sampling.box(jax.random.key(options.seed), options.starts, setting.box, dtype=dtype)
     found = basins.regimes(
         setting.rule,
@@ -72,6 +74,7 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
         converged=options.rule in _SMOOTH,
         progress=progress,
     )
+    enter(progress, "heatmap")
     origin, directions, axes = setting.plane
     source = GridSource(options.map_box, options.resolution, origin, directions, dtype)
     field, _ = basins.exponents(
@@ -79,12 +82,20 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
         escape_radius=options.escape_radius,
     )  # fmt: skip
     field = source.to_grid(field)
+    enter(progress, "symmetric line")
     on_line = symmetric_line(options, setting.step_sizes, dtype)
     summary = summarise(options, found, field, on_line)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(_dataset(found, field, axes, options).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record.path, note=describe(options))
+    figures.save(figures.draw_lyapunov(picture(options, summary, field, axes)), record, note=describe(options))
     return Study(record.finish({**summary, "seconds": time.perf_counter() - begin, "provenance": provenance}), found)
+
+
+def phases(options: Lyapunov) -> dict[str, Phase]:
+    """What a run goes through."""
+    lanes = max(options.starts, 0) * len(parse_range(options.step_sizes))
+    return {"orbits": Phase(8, lanes), "heatmap": Phase(2), "symmetric line": Phase(2), SAVING: Phase(2)}
 
 
 def prepare(options: Lyapunov, dtype) -> Setting:

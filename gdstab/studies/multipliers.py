@@ -18,6 +18,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
 from gdstab.studies import building, stability_diagram
 from gdstab.studies import options as opt
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import optimisers
 
 
@@ -73,27 +74,38 @@ def run(options: opt.Multipliers, *, progress=None) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, "orbit")
     orbit = follow(options, loss, start)
+    enter(progress, "minimum")
     minimum = find_minimum(options, loss, orbit)
+    enter(progress, "plane of step size and momentum")
     diagram = stability_diagram.diagram(
         options, loss, minimum.theta, minimum.nu, minimum.curvature, stopping, progress=progress
     )
+    enter(progress, "thresholds")
     summary, matrix = summarise(options, loss, minimum, orbit)
     summary["diagram"] = stability_diagram.compare(diagram)
     summary["provenance"] = records.provenance(dtype, seed=options.seed)
+    enter(progress, SAVING)
     values = np.array([complex(*pair) for pair in summary["multipliers"]])
     record.write_dataset(_dataset(diagram, orbit, values).assign_attrs(provenance=summary["provenance"]))
     here = figures.MultiplierMap(
         options.rule, options.step_size, options.beta, values, stability.numerical_range(matrix)
     )
     figures.save(
-        figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record.path, note=opt.describe(options)
+        figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record, note=opt.describe(options)
     )
     edge = figures.StabilityEdge(
         options.rule, options.step_size, orbit.steps, orbit.loss, orbit.curvature, critical_curvature(options)
     )
-    figures.save(figures.draw_edge(edge), record.path, "orbit", note=opt.describe(options))
+    figures.save(figures.draw_edge(edge), record, "orbit", note=opt.describe(options))
     return Study(record.finish(summary), fresh=True)
+
+
+def phases(options: opt.Multipliers) -> dict[str, Phase]:
+    """What a run goes through."""
+    names = ("orbit", "minimum", "plane of step size and momentum", "thresholds", SAVING)
+    return {**dict.fromkeys(names, Phase(2)), names[2]: Phase(4, total_lanes(options))}
 
 
 def total_lanes(options: opt.Multipliers) -> int:

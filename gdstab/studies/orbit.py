@@ -1,5 +1,6 @@
 """The study behind Figure 2 of paper A: single orbits, one panel for each step size, and where they end."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.heatmap import hyperbola
 from gdstab.studies.options import Orbit, Scalar, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 
 FAN = ((0.074, 0.76), (0.30, 0.86), (0.72, 0.60), (0.90, 0.12), (0.556, 0.10), (0.16, 0.22))
 """Where the default orbits of a panel begin, as shares of its box."""
@@ -26,7 +28,7 @@ class Study(NamedTuple):
     fresh: bool  # made just now, not read back
 
 
-def run(options: Orbit) -> Study:
+def run(options: Orbit, *, progress: Callable | None = None) -> Study:
     """Follow every orbit, say how it ends, draw the panels; or read the run back where it is complete."""
     dtype = building.check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
@@ -42,11 +44,14 @@ def run(options: Orbit) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, "ends")
     rule = updates.gradient_descent()
     ends = [ensembles.run(rule, loss, points, step, stopping) for points, step in zip(starts, step_sizes, strict=True)]
+    enter(progress, "paths")
     paths = np.stack([
         follow(rule, loss, points, step, options.num_steps) for points, step in zip(starts, step_sizes, strict=True)
     ])  # fmt: skip
+    enter(progress, SAVING)
     dataset = _dataset(step_sizes, paths, ends)
     provenance = records.provenance(dtype)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
@@ -58,8 +63,12 @@ def run(options: Orbit) -> Study:
         )
         for step, box, panel_paths, end in zip(step_sizes, boxes, paths, ends, strict=True)
     ]  # fmt: skip
-    figures.save(figures.draw_trajectories(panels), record.path, note=describe(options))
+    figures.save(figures.draw_trajectories(panels), record, note=describe(options))
     return Study(record.finish({"orbits": _table(step_sizes, starts, ends), "provenance": provenance}), fresh=True)
+
+
+PHASES = {"ends": Phase(1), "paths": Phase(1), SAVING: Phase(2)}
+"""What a run goes through."""
 
 
 def follow(rule, loss, starts, step_size, num_steps: int) -> np.ndarray:

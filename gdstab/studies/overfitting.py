@@ -4,6 +4,7 @@ Shares of the starts that end in each stratum, for descent and for gradient flow
 saddles are reached, and what happens next to them; how long orbits stay near each saddle.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -13,13 +14,15 @@ import xarray as xr
 from gdstab import ensembles, estimators, figures, records, updates
 from gdstab._validate import check_count, check_positive
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building, endings, lingering
+from gdstab.studies import building, endings, lingering, pieces
 from gdstab.studies.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
 from gdstab.studies.options import Overfitting, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import linear
 
 NUM_CURVES = 6
 """Orbits of the staircase."""
+_RANDOM = "random starts"
 
 
 class Study(NamedTuple):
@@ -36,6 +39,7 @@ class Unit(NamedTuple):
     network: int  # its place among the numbers of hidden layers
     data: int  # the number of the target
     spread: int = 0  # the place among the spreads of lingering
+    span: tuple[int, int] = (0, 0)  # of the random starts, where they are cut into pieces
 
 
 def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = None) -> Study:
@@ -64,22 +68,38 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     )  # fmt: skip
     if record.complete:
         return Study(record, fresh=False)
-    found = list(record.parts())
-    for number, unit in enumerate(units(options)):
-        if number >= len(found):
-            found.append(_WORK[unit.kind](options, problems[unit.network][unit.data], unit, dtype, progress))
-            record.commit(number, **found[-1])
-    parts = dict(zip(units(options), found, strict=True))
+    parts = work(options, problems, record, dtype, progress)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = to_dataset(options, problems, parts)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
     summary = summarise(options, problems, parts)
     figures.save(
         figures.draw_overfitting(staircases(options, problems, parts), summary["lingering"]),
-        record.path,
+        record,
         note=describe(options),
     )
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
+
+
+def work(options: Overfitting, problems: list, record: records.Record, dtype, progress) -> dict[Unit, dict]:
+    """All parts, those of a descent joined; what is not on disk is done, and written down."""
+    kept, parts, number, total = list(record.parts()), {}, 0, options.starts // options.datasets
+    known = len(kept)
+    for unit in units(options):
+        found, pace = [], ensembles.Pace(total)
+        lengths = (len(part["stratum"]) for part in itertools.islice(kept, number, max(known, number)))
+        for span in pieces.cut(total, lengths, pace) if unit.kind == "descent" else [(0, 0)]:
+            if number >= known:
+                enter(progress, phase_of(options, unit))
+                some = unit._replace(span=span)
+                kept.append(_WORK[unit.kind](options, problems[unit.network][unit.data], some, dtype, progress))
+                pace.done(span[1] - span[0])
+                record.commit(number, **kept[number])
+            found.append(kept[number])
+            number += 1
+        parts[unit] = pieces.joined(found)
+    return parts
 
 
 def network_widths(options: Overfitting) -> list[tuple[int, ...]]:
@@ -97,8 +117,22 @@ def units(options: Overfitting) -> Iterator[Unit]:
             yield from (Unit("lingering", network, data, spread) for spread in range(len(options.lingering_spreads)))
 
 
+def phases(options: Overfitting) -> dict[str, Phase]:
+    """What a run goes through: four phases for every network."""
+    lanes = total_lanes(options) // max(len(options.hidden_layers), 1)
+    found = {phase_of(options, unit): Phase(2) for unit in units(options)}
+    found |= {name: Phase(4, lanes) for name in found if _RANDOM in name}
+    return {**found, SAVING: Phase(1)}
+
+
+def phase_of(options: Overfitting, unit: Unit) -> str:
+    """The phase that a part of the work belongs to."""
+    names = {"special": "starts in null sets", "staircase": "staircase", "lingering": "time near saddles"}
+    return f"{options.hidden_layers[unit.network]} hidden: {names.get(unit.kind, _RANDOM)}"
+
+
 def total_lanes(options: Overfitting) -> int:
-    """Orbits of the random starts: what a bar of progress counts."""
+    """Orbits of the random starts."""
     per_target = options.starts // max(options.datasets, 1) + options.flow_starts // max(options.datasets, 1)
     return per_target * options.datasets * len(options.hidden_layers)
 
@@ -142,11 +176,10 @@ def step_size(options: Overfitting, target: Target, network: int) -> float:
     return options.step_share * 2 / linear.flattest_sharpness(float(target.singular_values[0]), depth)
 
 
-def _descend(options, target, theta, network, progress=None) -> dict:
-    """Run descent to its end: stratum, outcome, loss and steps per start."""
-    step = step_size(options, target, network)
-    rule = updates.gradient_descent()
-    ends = ensembles.run(rule, target.loss, theta, step, _stopping(options), progress=progress)
+def _descend(options, target, theta, network, size, progress=None) -> dict:
+    """Run descent to its end, as some of `size` starts: stratum, outcome, loss and steps per start."""
+    step, rule, keep = step_size(options, target, network), updates.gradient_descent(), ("theta", "loss")
+    ends = pieces.run_piece(rule, target.loss, theta, size, step, _stopping(options), keep=keep, progress=progress)
     stratum, disagrees = endings.identify(target, ends.theta, ends.loss, ends.outcome)
     return {
         "stratum": stratum, "disagrees": disagrees, "outcome": ends.outcome, "loss": ends.loss, "steps": ends.steps,
@@ -160,8 +193,9 @@ def _starts(options, unit, num, spread, dtype):
 
 
 def _descent(options, target, unit, dtype, progress) -> dict:
-    theta = _starts(options, unit, options.starts // options.datasets, options.spread, dtype)
-    return _descend(options, target, theta, unit.network, progress)
+    total = options.starts // options.datasets
+    theta = [layer[slice(*unit.span)] for layer in _starts(options, unit, total, options.spread, dtype)]
+    return _descend(options, target, tuple(theta), unit.network, total, progress)
 
 
 def _flow(options, target, unit, dtype, progress) -> dict:
@@ -182,7 +216,7 @@ def _special(options, target, unit, dtype, _) -> dict:
     noise = endings.random_starts(options.seed, (99, unit.network), len(inside[0]), widths, options.nudge, dtype)
     nudged = tuple(layer + more for layer, more in zip(inside, noise, strict=True))
     both = tuple(np.concatenate(layers) for layers in zip(inside, nudged, strict=True))
-    stratum = _descend(options, target, both, unit.network)["stratum"].reshape(2, len(families), -1)
+    stratum = _descend(options, target, both, unit.network, len(both[0]))["stratum"].reshape(2, len(families), -1)
     return {"stratum": stratum[0], "nudged": stratum[1]}
 
 

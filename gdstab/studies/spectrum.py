@@ -1,5 +1,6 @@
 """The spectrum of the Hessian at a point, along an orbit of descent, or at random minima; thresholds 2 / eta."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from gdstab._types import LossFn, Point
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building
 from gdstab.studies.options import Spectrum, describe
+from gdstab.studies.phases import SAVING, Phase, enter
 
 
 class Study(NamedTuple):
@@ -21,7 +23,7 @@ class Study(NamedTuple):
     fresh: bool  # made just now, not read back
 
 
-def run(options: Spectrum) -> Study:
+def run(options: Spectrum, *, progress: Callable | None = None) -> Study:
     """Run the study, or read it back where a complete run of the same configuration is there.
 
     Examples
@@ -49,19 +51,26 @@ def run(options: Spectrum) -> Study:
     )
     if record.complete:
         return Study(record, fresh=False)
+    enter(progress, "points")
     steps, points = _points(options, loss, start, float(step_sizes[0]), dtype)
+    enter(progress, "spectra")
     values = spectra(loss, points, options)
     dense = dim <= options.dense_limit
     density = None if dense else _density(loss, points[-1], options)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     dataset = _dataset(steps, points, values, density)
     record.write_dataset(dataset.assign_attrs(provenance=provenance))
     figure = figures.draw_spectrum(
         figures.Spectra(options.where, steps, values, step_sizes, density if density is None else tuple(density))
     )
-    figures.save(figure, record.path, note=describe(options))
+    figures.save(figure, record, note=describe(options))
     summary = summarise(options, steps, values, np.asarray(ensembles.map_points(loss, points)), step_sizes, dim)
     return Study(record.finish({**summary, "provenance": provenance}), fresh=True)
+
+
+PHASES = {"points": Phase(1), "spectra": Phase(3), SAVING: Phase(1)}
+"""What a run goes through."""
 
 
 def spectra(loss: LossFn, points: np.ndarray, options: Spectrum) -> np.ndarray:

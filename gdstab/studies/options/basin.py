@@ -47,7 +47,7 @@ class Basin:
     precision: Literal[32, 64] = 64
     """bits of a number"""
     chunk: int | None = None
-    """points counted and written down together: what a kill can cost; by default 131072, or about samples / 1000"""
+    """points counted and written down together: what a kill can cost; by default as many as take some seconds"""
     out: Path = Path("runs/basin")
     """directory of the results"""
     overwrite: bool = False

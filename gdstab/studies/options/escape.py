@@ -54,7 +54,7 @@ class Escape:
     max_steps: int = 20_000
     """updates at the most; who has no verdict then is reported as not converged"""
     chunk: int = 65_536
-    """starts that are classified and written down together"""
+    """starts that are classified and written down together, at the most; fewer, where that takes longer than seconds"""
     seed: int = 0
     """of all starts"""
     precision: Literal[32, 64] = 64

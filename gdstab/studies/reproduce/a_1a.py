@@ -1,13 +1,16 @@
 """Figure 1(a) of paper A: the heatmap study at the paper's numbers."""
 
+from collections.abc import Callable
+
 from gdstab.studies import heatmap
 from gdstab.studies.options.reproduce import FigureA1a
+from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 
 
-def run(options: FigureA1a) -> Reproduction:
+def run(options: FigureA1a, *, progress: Callable | None = None) -> Reproduction:
     """Run the study; what does not converge must diverge, as the caption says, and on the exact side of the ellipse."""
-    study = heatmap.run(options)
+    study = heatmap.run(options, progress=progress)
     summary, eta = study.record.summary, options.step_size
     counts, theory = summary["counts"], summary["theory"]
     rest = summary["cells"] - sum(counts[name] for name in ("converged", "diverged", "nonfinite"))
@@ -28,3 +31,8 @@ def run(options: FigureA1a) -> Reproduction:
         "as in the paper; the exact edge of the basin is drawn in addition."
     )
     return conclude(study.record, study.heatmap is not None, shows, rows)
+
+
+def phases(options: FigureA1a) -> dict[str, Phase]:
+    """Those of the study."""
+    return heatmap.phases(options)

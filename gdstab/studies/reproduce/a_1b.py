@@ -1,17 +1,20 @@
 """Figure 1(b) of paper A: the critical study at the paper's numbers."""
 
+from collections.abc import Callable
+
 from gdstab.studies import critical
 from gdstab.studies.options.reproduce import FigureA1b
+from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 
 
-def run(options: FigureA1b) -> Reproduction:
+def run(options: FigureA1b, *, progress: Callable | None = None) -> Reproduction:
     """Run the study; the stable minima vanish at the critical step size, and what is trapped beyond does not converge.
 
     The paper prints eta_C = 1 for the loss with the factor 1/2 (Theorem 16, Appendix B); the figure's loss has the
     factor 1, which halves it.
     """
-    study = critical.run(options)
+    study = critical.run(options, progress=progress)
     summary, loss = study.record.summary, options.loss
     printed = 1 / (2 * loss.scale * loss.target) if critical.has_figure_1b(options) else None
     rows = [Row("critical step size", "-" if printed is None else f"{printed:g}", f"{summary['critical_step']:.9g}")]
@@ -28,3 +31,8 @@ def run(options: FigureA1b) -> Reproduction:
         "stable minima over that of the hyperbola in it, against the step size. Right: thresholds of random minima."
     )
     return conclude(study.record, study.fresh, shows, rows)
+
+
+def phases(_: FigureA1b) -> dict[str, Phase]:
+    """Those of the study."""
+    return critical.PHASES

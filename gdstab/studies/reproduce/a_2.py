@@ -1,14 +1,17 @@
 """Figure 2 of paper A, both panels: the orbit study at the paper's numbers."""
 
+from collections.abc import Callable
+
 from gdstab.studies import orbit
 from gdstab.studies.options import Scalar
 from gdstab.studies.options.reproduce import FigureA2
+from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 
 
-def run(options: FigureA2) -> Reproduction:
+def run(options: FigureA2, *, progress: Callable | None = None) -> Reproduction:
     """Run the study; below the critical step size every orbit ends at a stable minimum, above it none converges."""
-    study = orbit.run(options)
+    study = orbit.run(options, progress=progress)
     loss, orbits = options.loss, study.record.summary["orbits"]
     product = isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0
     critical = 1 / (2 * loss.scale * loss.target) if product else None
@@ -27,3 +30,8 @@ def run(options: FigureA2) -> Reproduction:
             rows.append(Row("periods of the cycles that the others end on", "-", ", ".join(map(str, cycles))))
     shows = "Orbits at two step sizes in the regions of the paper; red: the stable minima, which vanish in between."
     return conclude(study.record, study.fresh, shows, rows)
+
+
+def phases(_: FigureA2) -> dict[str, Phase]:
+    """Those of the study."""
+    return orbit.PHASES

@@ -1,5 +1,6 @@
 """Figures 1 and 3 of paper D: descent with smaller and smaller steps on networks; and, which is not there, the flow."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,9 +14,11 @@ from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
 from gdstab.studies import building, training
 from gdstab.studies.flow import drifts, order
 from gdstab.studies.options.reproduce import FigureD1
+from gdstab.studies.phases import SAVING, Phase, count, enter
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 
 _WIDTH = 50
+_TRAINING = "training both networks, and their flows"
 
 
 class Trained(NamedTuple):
@@ -27,7 +30,7 @@ class Trained(NamedTuple):
     accuracy: float  # of the flow's last point, on the images
 
 
-def run(options: FigureD1) -> Reproduction:
+def run(options: FigureD1, *, progress: Callable | None = None) -> Reproduction:
     """Train both networks of a figure with every step size, follow the flow, and compare the distances."""
     dtype = building.check_precision(options.precision)
     step_sizes = check_options(options)
@@ -38,12 +41,16 @@ def run(options: FigureD1) -> Reproduction:
     )
     if record.complete:
         return Reproduction(record, fresh=False)
+    enter(progress, _TRAINING)
     with ensembles.worker_pool(len(models)) as pool:  # what calls LAPACK waits for its turn: `_guard.turn`
         jobs = [pool.submit(train, title, model, shown, step_sizes, options, dtype) for title, model in models.items()]
+        for job in jobs:
+            job.add_done_callback(lambda _: count(progress))
         trained = [job.result() for job in jobs]
+    enter(progress, SAVING)
     provenance = records.provenance(dtype, seed=options.seed)
     record.write_dataset(to_dataset(trained).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_closeness([picture(one) for one in trained]), record.path)
+    figures.save(figures.draw_closeness([picture(one) for one in trained]), record)
     summary = {"networks": {one.title: summarise(one) for one in trained}, "provenance": provenance}
     shows = (
         f"Training loss of descent with step sizes eta = {options.step_size:g} and eta/r, and of the flow, on "
@@ -52,6 +59,12 @@ def run(options: FigureD1) -> Reproduction:
     )
     rows = [row for one in trained for row in compare(one)]
     return conclude(record.finish(summary), True, shows, rows)
+
+
+def phases(options: FigureD1) -> dict[str, Phase]:
+    """What a run goes through; it counts networks."""
+    del options
+    return {_TRAINING: Phase(20, 2), SAVING: Phase(1)}
 
 
 def check_options(options: FigureD1) -> np.ndarray:

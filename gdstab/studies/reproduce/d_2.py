@@ -1,6 +1,7 @@
 """Figure 2 of paper D: the hills of its worst case; and, which is not printed, how descent leaves the flow on them."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from gdstab._validate import check_step_sizes
 from gdstab.losses import WorstCase
 from gdstab.studies import building
 from gdstab.studies.options.reproduce import FigureD2
+from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 
 _POINTS = 801
@@ -31,7 +33,7 @@ class Hills(NamedTuple):
     curvature: np.ndarray
 
 
-def run(options: FigureD2) -> Reproduction:
+def run(options: FigureD2, *, progress: Callable | None = None) -> Reproduction:
     """Draw the hills, run descent beside the flow, and fit the exponent at which they part."""
     dtype = building.check_precision(64)
     for name in ("extent", "reach"):
@@ -50,12 +52,15 @@ def run(options: FigureD2) -> Reproduction:
     )
     if record.complete:
         return Reproduction(record, fresh=False)
+    enter(progress, "hills and descent")
     hills, paths = tabulate(drawn), follow(loss, step_sizes)
+    enter(progress, "separation")
     separation = separate(loss, step_sizes, paths)
+    enter(progress, SAVING)
     provenance = records.provenance(dtype)
     record.write_dataset(_dataset(hills, separation).assign_attrs(provenance=provenance))
     plane = _plane(loss, paths, step_sizes)
-    figures.save(figures.draw_worst_case(_picture(drawn, hills), plane, separation), record.path)
+    figures.save(figures.draw_worst_case(_picture(drawn, hills), plane, separation), record)
     error = flow_error(loss)
     summary = {
         "exponents": separation.exponents.tolist(),
@@ -69,6 +74,12 @@ def run(options: FigureD2) -> Reproduction:
         f"b = {options.reach:g}, their ways in the plane, and the distance between the flow and descent."
     )
     return conclude(record.finish(summary), True, shows, compare(loss, hills, separation, error))
+
+
+def phases(options: FigureD2) -> dict[str, Phase]:
+    """What a run goes through."""
+    del options
+    return {"hills and descent": Phase(2), "separation": Phase(2), SAVING: Phase(1)}
 
 
 def tabulate(loss: WorstCase) -> Hills:
