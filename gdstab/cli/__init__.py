@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gdstab.cli import refusals
+
 COMMANDS = {
     "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
     "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
@@ -44,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
     except (ValueError, OSError, MemoryError, OverflowError, ModuleNotFoundError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        said = refusals.in_one_line(error)
+        if said is None:
             raise
-        print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
+        refusals.tidy()
+        print(f"gdstab {arguments[0]}: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gdstab {arguments[0]}: stopped; run it again with --resume to go on", file=sys.stderr)

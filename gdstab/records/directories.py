@@ -191,6 +191,12 @@ def begin(
     if process and found is not None and found.owner != process:
         overwrite, resume = False, True  # number 0 has just asked
     if found is not None and not overwrite:
+        theirs, ours = (made.get("study") for made in (found.configuration, configuration))
+        if theirs != ours:
+            raise RunError(
+                f"{path} holds a run of `{_command(theirs)}`. Choose another directory with --out, or replace the run "
+                "with --overwrite."
+            )
         keys = differing_keys(found.configuration, configuration)
         if keys:
             raise RunError(
@@ -255,6 +261,19 @@ def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif a != b or (key in old) != (key in new):
             names.append(prefix + key)
     return names
+
+
+def _command(study: str | None) -> str:
+    """What wrote a run, from the name of its options.
+
+    >>> _command("criticalmap"), _command("figurea1a")
+    ('gdstab critical-map', 'gdstab reproduce A.1a')
+    """
+    if study is None:
+        return "another program"
+    if study.startswith("figure"):
+        return f"gdstab reproduce {study[6:7].upper()}.{study[7:]}"
+    return f"gdstab {'critical-map' if study == 'criticalmap' else study}"
 
 
 def _existing(path: Path) -> Record | None:

@@ -12,11 +12,11 @@ from gdstab import basins, boundaries, figures, records, updates
 from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
 from gdstab.outcomes import Outcome
 from gdstab.studies import building
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Boundary
 
 _BYTES_PER_CELL = 4  # outcome, label and level
 _BYTES_OF_FIGURES = 20_000_000
-_SMALL_32 = 1e-7
 _LARGEST_HALVING = 60
 _MOST_SIGNS = 12
 
@@ -46,8 +46,11 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
     check_options(options, dim, dtype)
+    building.check_tolerances(options, loss)
     basins.parse_plane(plane, dim)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    pairs = 2 * options.samples * dim * dtype.itemsize
+    check_memory(resolution=math.prod(options.resolution) * 2 * _BYTES_PER_CELL, samples=pairs)
     record = records.begin(
         options.out,
         building.configuration(options),
@@ -99,11 +102,6 @@ def check_options(options: Boundary, dim: int, dtype) -> None:
     if len(options.signs) > _MOST_SIGNS or any(not 0 <= i < dim for i in options.signs):
         raise ValueError(
             f"--signs takes up to {_MOST_SIGNS} indices of parameters, 0 to {dim - 1}, but got {options.signs}"
-        )
-    if options.precision == 32 and options.loss_tol is None and (options.grad_tol or 0) < _SMALL_32:
-        raise ValueError(
-            f"--grad-tol {options.grad_tol} cannot be met in 32 bits, where rounding leaves gradients of about "
-            f"{_SMALL_32:g} and more; pass --grad-tol 1e-5, or --precision 64"
         )
 
 

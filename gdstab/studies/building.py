@@ -17,6 +17,8 @@ from gdstab.studies import options as opt
 from gdstab.studies import training, user_files
 from gdstab.theory import factorisations
 
+_SMALL_32 = 1e-7  # what rounding leaves of a gradient in 32 bits, at the least
+
 
 class Flattened(eqx.Module):
     """A loss of several matrices as a loss of one vector, which holds their entries one after the other."""
@@ -71,6 +73,25 @@ def build_stopping(options) -> StoppingRule:
     return StoppingRule(**{name: getattr(options, name) for name in names})
 
 
+def check_tolerances(options, loss: LossFn | None = None) -> None:
+    """Refuse tolerances that 32 bits cannot meet, of the loss (where one is given to say how low it gets) and gradient.
+
+    A loss near its floor is known to rounding of the floor; a gradient is what rounding leaves of its terms.
+    """
+    if options.precision == 64:
+        return
+    floor = abs(float(getattr(loss, "loss_floor", 0.0)))
+    loss_tol = None if loss is None else options.loss_tol
+    if loss_tol is not None and loss_tol >= floor * float(np.finfo(np.float32).eps):
+        return
+    if (options.grad_tol or 0) < _SMALL_32:
+        and_loss = "" if loss_tol is None else f", nor --loss-tol {loss_tol} at a floor of {floor:.3g}"
+        raise ValueError(
+            f"--grad-tol {options.grad_tol} cannot be met in 32 bits, where rounding leaves gradients of about "
+            f"{_SMALL_32:g} and more{and_loss}; pass --grad-tol 1e-5, or --precision 64"
+        )
+
+
 def build_rule(options: opt.Update) -> updates.UpdateRule:
     """The update rule that `--rule` and its numbers name; the same object for the same numbers.
 
@@ -102,7 +123,11 @@ def build_plane(plane: tuple[float, ...], dim: int):
 
 
 def configuration(options) -> dict:
-    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it."""
+    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it.
+
+    Options that nothing could be done with are refused: a study begins its directory with this.
+    """
+    opt.check(options)
     found = opt.configuration(options)
     if isinstance(getattr(options, "loss", None), opt.Custom):
         found["loss"]["sha256"] = user_files.digest(options.loss.path)

@@ -14,6 +14,7 @@ from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 from gdstab.studies import building, critical, heatmap
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import CriticalMap
 from gdstab.theory import scalar
 
@@ -22,7 +23,6 @@ CLEAR = 0.98
 """Below this share of the critical step of the minima, orbits at their own critical step leave or settle fast."""
 
 _BYTES_PER_CELL = 3 * (2 * 8 + 4)  # brackets, flags and verdicts, in the parts, in memory on the way, in the result
-_SMALL_32 = 1e-7  # what rounding leaves of a gradient in 32 bits, at the least
 
 
 class Study(NamedTuple):
@@ -52,10 +52,11 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
     box = tuple(tuple(side) for side in check_box(options.box, 2).tolist())
     shape = check_resolution(options.resolution, 2)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    _check_tolerances(options)
+    building.check_tolerances(options, loss)
     origin, directions, axes = basins.parse_plane(plane, dim)
     asked = {name: getattr(options, name) for name in ("low", "high", "scan", "rtol", "undecided_rtol", "nudge")}
     boundaries.check_search(dtype, **asked)
+    check_memory(resolution=math.prod(shape) * _BYTES_PER_CELL)
     record = records.begin(
         options.out,
         building.configuration(options),
@@ -145,14 +146,6 @@ def critical_step(loss: opt.Loss) -> float | None:
         return None
     sharpness = critical.closed_form(loss)
     return 2 / sharpness if sharpness > 0 else None
-
-
-def _check_tolerances(options: CriticalMap) -> None:
-    if options.precision == 32 and options.loss_tol is None and (options.grad_tol or 0) < _SMALL_32:
-        raise ValueError(
-            f"--grad-tol {options.grad_tol} cannot be met in 32 bits, where rounding leaves gradients of about "
-            f"{_SMALL_32:g} and more; pass --grad-tol 1e-5, or --precision 64"
-        )
 
 
 def _dataset(found: boundaries.CriticalSteps, source: GridSource, box, axes) -> xr.Dataset:

@@ -13,6 +13,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Cycle
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule
@@ -61,6 +62,7 @@ def run(options: Cycle) -> Study:
     loss, dim = building.build_loss(options.loss)
     check_options(options, dim, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    check_memory(starts=2 * options.starts * dim * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )

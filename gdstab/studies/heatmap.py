@@ -9,6 +9,7 @@ import numpy as np
 from gdstab import basins, figures, records, stability, updates
 from gdstab._validate import check_box, check_loss, check_resolution, check_step_sizes
 from gdstab.studies import building, selfcheck
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Heatmap, Scalar
 from gdstab.theory import scalar
 
@@ -45,6 +46,8 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     basins.parse_plane(plane, dim)
     cells = int(np.prod(check_resolution(options.resolution, 2), dtype=object))
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss)
+    check_memory(resolution=16 * cells)
     record = records.begin(
         options.out,
         building.configuration(options),

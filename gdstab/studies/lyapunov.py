@@ -16,6 +16,7 @@ from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building, collapse
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Lyapunov, Scalar, parse_range
 
 _SMOOTH = {"descent", "heavy-ball", "nesterov"}
@@ -55,6 +56,10 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
     begin = time.perf_counter()
     dtype = building.check_precision(options.precision)
     setting = prepare(options, dtype)
+    lanes = len(setting.step_sizes) * options.starts
+    cells = math.prod(options.resolution)
+    dim = len(setting.box)
+    check_memory(starts=lanes * (2 * dim * dtype.itemsize + 25), resolution=3 * cells * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )
@@ -92,6 +97,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss)
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
     check_step_sizes(options.map_step_size, dtype)
     for name in ("starts", "line_starts", "line_steps", "max_period"):

@@ -15,6 +15,7 @@ from gdstab._validate import check_count, check_positive
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, endings, lingering
 from gdstab.studies.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Overfitting
 from gdstab.theory import linear
 
@@ -56,8 +57,10 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     """
     dtype = building.check_precision(options.precision)
     _check(options)
+    building.check_tolerances(options)  # saddles are met by the gradient alone
     problems = [[endings.draw_target(widths, options.seed, n, dtype) for n in range(options.datasets)]
                 for widths in network_widths(options)]  # fmt: skip
+    check_memory(**_needs(options, dtype))
     record = records.begin(
         options.out, building.configuration(options), bytes_needed=60 * total_lanes(options) + 10_000_000,
         overwrite=options.overwrite, resume=options.resume,
@@ -97,6 +100,15 @@ def total_lanes(options: Overfitting) -> int:
     """Orbits of the random starts: what a bar of progress counts."""
     per_target = options.starts // max(options.datasets, 1) + options.flow_starts // max(options.datasets, 1)
     return per_target * options.datasets * len(options.hidden_layers)
+
+
+def _needs(options: Overfitting, dtype) -> dict[str, int]:
+    """Bytes that each option makes large, at the least: points of the largest network, and where they end."""
+    depth = max(options.hidden_layers)
+    entries = options.hidden * (options.inputs + options.outputs) + (depth - 1) * options.hidden**2
+    lanes = {name: getattr(options, name) // options.datasets for name in ("starts", "flow_starts")}
+    lanes |= {name: getattr(options, name) for name in ("special_starts", "lingering_starts")}
+    return {name: 2 * number * entries * dtype.itemsize for name, number in lanes.items()}
 
 
 def _check(options: Overfitting) -> None:

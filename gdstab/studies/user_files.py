@@ -1,7 +1,8 @@
 """Functions in files of the user's own: `--loss.path my.py:fn`.
 
 A file is executed as a module of a package that has its folder as its path, so that it can import what lies beside it,
-relatively too, and what it defines can be pickled. The name of that package comes from the folder and clashes with none.
+relatively too, and what it defines can be pickled. The name of that package is made of the folder, and nothing else has
+it.
 """
 
 import contextlib
