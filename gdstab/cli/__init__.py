@@ -37,24 +37,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(_help())
         return 0
-    if arguments[0] == "--version":
-        print(importlib.import_module("gdstab").__version__)
-        return 0
-    if arguments[0] not in COMMANDS:
-        print(_unknown(arguments[0]), file=sys.stderr)
-        return 2
     try:
-        return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        return _run(arguments[0], arguments[1:])
     except (ValueError, OSError, MemoryError, OverflowError, ModuleNotFoundError, RuntimeError) as error:
         said = refusals.in_one_line(error)
         if said is None:
             raise
         refusals.tidy()
-        print(f"gdstab {arguments[0]}: {said}", file=sys.stderr)
+        print(f"gdstab {arguments[0]}: {said}" if arguments[0] in COMMANDS else f"gdstab: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gdstab {arguments[0]}: stopped; run it again with --resume to go on", file=sys.stderr)
         return 130
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    """What the first word stands for: a command, or an option of gdstab itself."""
+    if name == "--version":
+        print(importlib.import_module("gdstab").__version__)
+        return 0
+    if name == "--print-completion":
+        print(importlib.import_module("gdstab.cli.completion").script(" ".join(rest), COMMANDS), end="")
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(_unknown(name))
+    return importlib.import_module(f"gdstab.cli.{name.replace('-', '_')}").main(rest)
 
 
 def _help() -> str:
@@ -67,7 +74,8 @@ def _help() -> str:
         "",
         *lines,
         "",
-        "`gdstab COMMAND --help` lists the options of a command and the losses; `gdstab --version` prints the version.",
+        "`gdstab COMMAND --help` lists the options of a command and the losses; `gdstab --version` prints the version;",
+        "`eval \"$(gdstab --print-completion bash)\"`, or zsh, has the shell complete them.",
     ])  # fmt: skip
 
 
@@ -76,4 +84,4 @@ def _unknown(name: str) -> str:
 
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"gdstab: there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."
+    return f"there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."

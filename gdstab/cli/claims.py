@@ -1,19 +1,27 @@
 """`gdstab claims`."""
 
-import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from gdstab.cli import process, report
 
 
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Every numbered statement of the papers, tested."""
+
+    paper: str | None = None
+    """only this paper, such as A"""
+    only: str | None = None
+    """only this statement, such as A.thm12"""
+    out: Path = Path("runs/claims")
+    """directory of the report"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Test the statements and print their verdicts; exit code 1 if one of them could not be tested for an error."""
-    parser = argparse.ArgumentParser("gdstab claims", description="Every numbered statement of the papers, tested.")
-    parser.add_argument("--paper", help="only this paper, such as A")
-    parser.add_argument("--only", help="only this statement, such as A.thm12")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims"), help="directory of the report")
-    options = parser.parse_args(list(arguments))
+    options = process.parse(Claims, arguments, "claims")
     process.configure(64)
     from gdstab import claims  # noqa: PLC0415 (JAX is configured first)
 

@@ -40,7 +40,26 @@ def in_one_line(error: BaseException) -> str | None:
     memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said
     if isinstance(error, RuntimeError) and not memory:
         return None
-    return _too_large(said) if memory else said
+    return _too_large(said) if memory else _by_option(said)
+
+
+def _by_option(said: str) -> str:
+    """A refusal that begins with the name of a field, under the name of the option."""
+    found = re.match(r"`?([a-z_0-9]+)`?(?=[: ])", said)
+    for prefix, fields in _fields():
+        if found and found[1] in fields and said[found.end(1)] in "`:":
+            return f"--{prefix}{found[1].replace('_', '-')}{said[found.end() :]}"
+    return said
+
+
+def _fields() -> list[tuple[str, dict[str, tuple]]]:
+    """Of the options and of their loss: prefix, and value and default of each field."""
+    options = _asked.get("options")
+    levels = [("", options), ("loss.", getattr(options, "loss", None))]
+    return [
+        (prefix, {field.name: (getattr(each, field.name), field.default) for field in dataclasses.fields(each)})
+        for prefix, each in levels if dataclasses.is_dataclass(each)
+    ]  # fmt: skip
 
 
 def _too_large(said: str) -> str:
@@ -49,19 +68,15 @@ def _too_large(said: str) -> str:
     size = float(found[1]) * _UNITS.get(found[2].lower(), 1) if found else 0
     unit, name = next(((u, n) for u, n in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if size >= u), (1, "bytes"))
     much = f"{size / unit:.3g} {name} at once" if found else said
-    raised = _raised(_asked.get("options"))
-    return f"out of memory: it asked for {much}; lower {', '.join(raised) or 'its sizes'}"
+    return f"out of memory: it asked for {much}; lower {', '.join(_raised()) or 'its sizes'}"
 
 
-def _raised(options) -> list[str]:
-    """Whole numbers above their defaults, the most raised first; all of them if none is."""
-    if options is None:
-        return []
+def _raised() -> list[str]:
+    """Whole numbers above their defaults, the most raised first."""
     sizes = {}
-    for field in dataclasses.fields(options):
-        value, usual = getattr(options, field.name), field.default
-        pair = (value, usual) if isinstance(value, tuple) else ((value,), (usual,))
-        if pair[0] and all(type(number) is int for part in pair for number in part):
-            sizes["--" + field.name.replace("_", "-")] = max(pair[0]) / max(*pair[1], 1)
-    ordered = sorted((name for name in sizes if sizes[name] > 1 and name != "--seed"), key=lambda name: -sizes[name])
-    return ordered[:3]
+    for prefix, fields in _fields():
+        for name, pair in fields.items():
+            given, usual = (part if isinstance(part, tuple) else (part,) for part in pair)
+            if given and all(type(number) is int for number in (*given, *usual)) and name != "seed":
+                sizes[f"--{prefix}{name.replace('_', '-')}"] = max(given) / max([*usual, 1])
+    return sorted((name for name in sizes if sizes[name] > 1), key=lambda name: -sizes[name])[:3]

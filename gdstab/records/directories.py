@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -109,9 +110,11 @@ class Record:
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
             for folder in (target, partial):
                 shutil.rmtree(folder, ignore_errors=True)
-            dataset.to_zarr(
-                partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
-            )
+            with warnings.catch_warnings():  # consolidated, so that `xarray.open_zarr` reads it without a warning
+                warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+                dataset.to_zarr(
+                    partial, mode="w", zarr_format=3, consolidated=True, encoding=encoding, write_empty_chunks=True
+                )
             sync_tree(partial)
             os.replace(partial, target)
 

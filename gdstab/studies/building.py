@@ -12,7 +12,7 @@ import numpy as np
 from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Point, Scalar, Theta
 from gdstab._validate import check_count
-from gdstab.outcomes import StoppingRule
+from gdstab.outcomes import StoppingRule, check_range
 from gdstab.studies import options as opt
 from gdstab.studies import training, user_files
 from gdstab.theory import factorisations
@@ -70,7 +70,9 @@ def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
 def build_stopping(options) -> StoppingRule:
     """The rule that ends every orbit."""
     names = ("loss_tol", "grad_tol", "escape_radius", "max_steps", "max_period")
-    return StoppingRule(**{name: getattr(options, name) for name in names})
+    stopping = StoppingRule(**{name: getattr(options, name) for name in names})
+    check_range(stopping, f"float{options.precision}")
+    return stopping
 
 
 def check_tolerances(options, loss: LossFn | None = None) -> None:
