@@ -15,9 +15,10 @@ TINY = {
     "critical": "--samples 20 --starts 1 --step-sizes 0.3,0.6 --resolution 8 8 --max-steps 50",
     "critical-map": "--resolution 4 4 --scan 4 --rtol 1e-2 --max-steps 50",
     "spectrum": "--num-steps 2",
-    "overfitting": "--hidden-layers 1 --datasets 1 --starts 8 --flow-starts 2 --special-starts 2 --lingering-spreads 0.1 "
-    "--lingering-starts 2 --time 100",
-    "escape": "--samples 20 --step-sizes 0.3 --max-steps 100 --cells 4 --ball-starts 2 --manifold-cells 0 --walk-steps 50",
+    "overfitting": "--hidden-layers 1 --datasets 1 --starts 8 --flow-starts 2 --special-starts 2 "
+    "--lingering-spreads 0.1 --lingering-starts 2 --time 100",
+    "escape": "--samples 20 --step-sizes 0.3 --max-steps 100 --cells 4 --ball-starts 2 --manifold-cells 0 "
+    "--walk-steps 50",
     "flow": "--time 0.2 --ratios 2 --points 4 --samples 2 --curvature-points 2 loss:quadratic",
     "basin": "--samples 200 --step-sizes 0.3 --max-steps 50",
     "boundary": "--resolution 64 64 --samples 64 --scales 3 6 --max-steps 50",

@@ -50,7 +50,8 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     """
     begin = time.perf_counter()
     setting = prepare(options)
-    check_memory(chunk=points_at_once(options) * (setting.dim + 1) * options.precision // 8)
+    length = "samples" if options.chunk is None else "chunk"
+    check_memory(**{length: points_at_once(options) * (setting.dim + 1) * options.precision // 8})
     record = team.in_turn(
         lambda: records.begin(
             options.out,

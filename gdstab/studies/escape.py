@@ -115,6 +115,8 @@ def prepare(options: Escape) -> Setting:
     else:
         box = ((-options.spread, options.spread),) * dim
         source = sampling.RandomSource.box(key, options.samples, box, dtype=dtype)
+    if saddle_manifold.wanted(options):
+        saddle_manifold.saddle(options, ladder)  # refuses words that make none
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
     return Setting(ladder, saddle_escape.find_saddle(options, ladder), step_sizes, Draw(source), stopping, dtype)
 

@@ -62,7 +62,7 @@ def run(options: Flow) -> Study:
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     moving = max(len(options.start), options.starts * dim) * len(step_sizes) * dtype.itemsize
     recorded = int(min(options.points, options.time / options.step_size + 1))
-    check_memory(points=2 * moving * recorded, starts=4 * moving)
+    check_memory(**{"points" if options.points > options.starts else "starts": 2 * moving * (recorded + 2)})
     starts = starting_points(options, loss, dim, dtype)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume

@@ -16,6 +16,7 @@ from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building, collapse
+from gdstab.studies.distributions import expand_box
 from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Lyapunov, Scalar, parse_range
 
@@ -110,8 +111,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
             f"expected at least {least} updates to look for cycles up to period {options.max_period}, got --max-steps "
             f"{options.max_steps}; raise it, or lower --max-period"
         )
-    sides = np.reshape(options.box, (-1, 2)) if len(options.box) % 2 == 0 else np.zeros((0, 2))
-    box = check_box(np.tile(sides, (dim, 1)) if len(sides) == 1 else sides, dim)
+    box = expand_box(options.box, dim)
     check_box(options.map_box, 2)
     check_resolution(options.resolution, 2)
     lyapunov.plan(options.num_steps, options.transient)
@@ -119,7 +119,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
     lyapunov.plan(options.map_steps, 0, blocks=8)
     rule.init(jnp.zeros(dim, dtype), 1.0)
     plane = basins.parse_plane(building.build_plane(options.plane, dim), dim)
-    return Setting(rule, loss, step_sizes, tuple(map(tuple, box.tolist())), plane, stopping)
+    return Setting(rule, loss, step_sizes, box, plane, stopping)
 
 
 def exactly_known(options: Lyapunov) -> bool:
