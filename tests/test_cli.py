@@ -92,7 +92,7 @@ def test_precision_32(tmp_path):
 
 
 def test_orbit_prints_its_steps(capsys):
-    line = "orbit --step-sizes 0.4 --boxes -1 3 -1 3 --start 2 1 --num-steps 2 --out run"
+    line = "orbit --step-sizes 0.2 --boxes -1 3 -1 3 --start 2 1 --num-steps 2 --out run"
     words = line.split()
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
