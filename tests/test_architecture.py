@@ -1,10 +1,13 @@
 """Layers, import cycles, rim imports, public names: the folder listing must keep reading like DESIGN's sentence."""
 
 import ast
+import functools
 import importlib
 import pathlib
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -50,9 +53,20 @@ def room(path):
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@functools.cache
+def tree(path):
+    """The file, parsed once for all tests."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path):
     """Every module named by an import statement in a file, wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    return tuple(named(path))
+
+
+def named(path):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             if node.module == "gdstab":
                 yield from (f"gdstab.{alias.name}" for alias in node.names)
@@ -88,6 +102,15 @@ def test_heavy_packages_stay_in_their_rooms(path):
         assert top not in ONLY_IN or room(path) in ONLY_IN[top], f"{top} may be imported only in {ONLY_IN[top]}"
 
 
+def test_what_is_imported_is_what_an_installation_brings():
+    """Not only what the extras for tests, notebooks and benchmarks bring."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    brought = {re.split(r"[<>=\[]", line)[0].replace("scikit-learn", "sklearn") for line in project["dependencies"]}
+    for path in files():
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert tops - brought - sys.stdlib_module_names <= {"gdstab", "mpl_toolkits"}, path  # of matplotlib
+
+
 def test_systems_and_questions_never_meet():
     """They meet as arguments: in studies, notebooks and user code."""
     forbidden = {
@@ -95,8 +118,8 @@ def test_systems_and_questions_never_meet():
         "ensembles": {"losses", "curvature", "stability"},
     }  # fmt: skip
     for path in files():
-        named = {name.split(".")[1] for name in imports(path) if name.startswith("gdstab.")}
-        assert not named & forbidden.get(room(path), set()), path
+        theirs = {name.split(".")[1] for name in imports(path) if name.startswith("gdstab.")}
+        assert not theirs & forbidden.get(room(path), set()), path
 
 
 def test_no_cycles():
@@ -104,7 +127,7 @@ def test_no_cycles():
     for path in files():
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        tops = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ImportFrom) and n.module]
+        tops = [n for n in tree(path).body if isinstance(n, ast.ImportFrom) and n.module]
         stems = {f"{n.module}.{alias.name}" for n in tops for alias in n.names} | {n.module for n in tops}
         graph[name] = {stem.removeprefix("gdstab.") for stem in stems} - {name}
     facades = {path.parent.name for path in files() if path.name == "__init__.py"}
@@ -146,9 +169,8 @@ def test_public_names_are_frozen():
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_public_objects_have_docstrings(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), path
-    for node in tree.body:
+    assert ast.get_docstring(tree(path)), path
+    for node in tree(path).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             if any(getattr(decorator, "id", "") == "overload" for decorator in node.decorator_list):
                 continue

@@ -246,7 +246,7 @@ def test_what_cannot_be_drawn_is_refused(study):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--max-period 0", "max_period"),
+        ("--max-period 0", "--max-period"),
         ("--transient 0", "transient"),
         ("--kept 0", "kept"),
         ("--step-sizes 0.5:0.4:10", "low < high"),
@@ -260,8 +260,8 @@ def test_what_cannot_be_drawn_is_refused(study):
         ("--value-range 1 1", "low < high"),
         ("--doublings -1", "doublings"),
         ("--hysteresis 9", "--hysteresis takes up to all 4"),
-        ("--escape-radius 0", "escape_radius"),
-        ("--max-steps 0", "max_steps"),
+        ("--escape-radius 0", "--escape-radius"),
+        ("--max-steps 0", "--max-steps"),
         ("--beta 1.5 --rule heavy-ball", "beta"),
     ],
 )

@@ -196,9 +196,9 @@ def test_what_cannot_be_fitted_is_null(tmp_path):
         ("--entropy-side 1", "--entropy-side"),
         ("--entropy-side 300", "--entropy-side"),
         ("--plane 0 7", "there are 2"),
-        ("--max-steps -1", "max_steps"),
+        ("--max-steps -1", "--max-steps"),
         ("--precision 32", "--grad-tol 1e-5"),
-        ("--resolution 2000000 2000000 --coarse None", "lower the resolution"),
+        ("--resolution 2000000 2000000 --coarse None", "--resolution asks for arrays of"),
     ],
 )
 def test_bad_input_ends_with_one_message(words, message, command_line, tmp_path, capsys):

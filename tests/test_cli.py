@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from gdstab import records
 from gdstab.cli import COMMANDS, last_words, main, process, report
@@ -35,8 +37,9 @@ print(code, sorted({{"jax", "numpy", "tyro", "matplotlib"}} & set(sys.modules)))
     assert all(name in done.stdout for name in COMMANDS)
 
 
-def test_the_options_import_neither_jax_nor_numpy():
-    code = """import sys, gdstab.studies.options
+def test_options_and_refusals_import_neither_jax_nor_numpy():
+    code = """import sys; from gdstab.cli import main; main(["heatmap", "--step-size", "-1"])
+import gdstab.studies.options
 print(sorted({"jax", "numpy", "tyro"} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
@@ -95,7 +98,7 @@ def test_precision_32(tmp_path):
 
 
 def test_orbit_prints_its_steps(capsys):
-    line = "orbit --step-sizes 0.4 --boxes -1 3 -1 3 --start 2 1 --num-steps 2 --out run"
+    line = "orbit --step-sizes 0.2 --boxes -1 3 -1 3 --start 2 1 --num-steps 2 --out run"
     words = line.split()
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -131,6 +134,13 @@ def test_a_users_own_loss(tmp_path, capsys):
     [
         ("", "gone.py:fn", "not there"),
         ("", "my.py", "FILE.py:FUNCTION"),
+        ("x = 1\ndef fn(theta:\n", "my.py:fn", "my.py, line 2: SyntaxError"),
+        (
+            "def fn(theta):\n    return theta['W']\n",
+            "my.py:fn",
+            "my.py, line 2: TypeError: JAX does not",
+        ),
+        ("def fun(theta): return theta @ theta", "my.py:fn", "Did you mean fun?"),
         ("def other(theta): ...", "my.py:fn", "no function 'fn'; it has other"),
         ("import nothing_of_that_name", "my.py:fn", "cannot be imported"),
         ("def fn(theta): return theta", "my.py:fn", "scalar"),
@@ -155,11 +165,14 @@ def test_a_bad_loss_of_the_users_own(text, path, message, tmp_path, capsys):
         ("--step-size nan", "positive"),
         ("--box 4 -4 -4 4", "low < high"),
         ("--resolution 0 10", "at least 1"),
-        ("--resolution 2000000000 2000000000", "lower the resolution"),
+        ("--resolution 2000000000 2000000000", "--resolution asks for arrays of 6.4e+07 TB"),
         ("--plane 0 7", "there are 2"),
         ("--plane 0 1 0", "--plane"),
-        ("--max-steps -1", "max_steps"),
-        ("--max-period 1", "max_period"),
+        ("--max-steps -1", "--max-steps takes an integer from 0"),
+        ("--max-period 1", "--max-period takes an integer of at least 2"),
+        ("--escape-radius 1e200", "--escape-radius"),
+        ("--precision 32 --loss-tol none", "--grad-tol 1e-10 cannot be met in 32 bits"),
+        ("--box nan 1 -4 4", "--box takes a finite number, but got nan"),
         ("--out file/run", "cannot"),
         ("--out .", "holds files, but no run"),
     ],
@@ -170,16 +183,85 @@ def test_bad_input_ends_with_one_message(words, message, tmp_path, capsys):
     assert main(["heatmap", *words.split(), *extra]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert "Traceback" not in error
+    assert error.startswith("gdstab heatmap: ")
+    assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_commands_and_options(capsys):
+def test_unknown_commands(capsys):
     assert main(["heatmpa"]) == 2
     assert "Did you mean heatmap?" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stopped:
-        main(["heatmap", "--stepsize", "3"])
-    assert stopped.value.code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "escape --manifold-cells 1", "multipliers --point 0 0", "lyapunov --box 0 1 0 1 0 1", "overfitting --nudge 0",
+        "escape --manifold foo bar", "orbit --num-steps 1e12", "lyapunov --starts 1e10", "multipliers --num-steps 1e12",
+        "bifurcation --kept 1e12", "multipliers --precision 32", "lyapunov --precision 32", "escape --precision 32",
+        "heatmap --precision 32 loss:linear --loss.widths 2 1 2", "cycle --starts 1e12", "flow --starts 1e12",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_in_a_line_and_leaves_nothing(words, tmp_path, capsys):
+    assert main([*words.split(), "--out", "new/run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"gdstab {words.split()[0]}: ")
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_directory_of_another_study_is_named(tmp_path, capsys):
+    records.begin("run", options.configuration(options.CriticalMap()))
+    assert main(["heatmap", *SMALL, "--out", "run"]) == 2
+    assert "holds a run of `gdstab critical-map`" in capsys.readouterr().err
+    assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_command_that_fails_late_takes_its_directory_along(tmp_path, monkeypatch, capsys):
+    """And says how much memory was asked for, by which option."""
+
+    def fail(*_, **__):
+        raise MemoryError("Unable to allocate 14.9 TiB for an array with shape (2, 3)")
+
+    monkeypatch.setattr("gdstab.basins.heatmap", fail)
+    assert main(["heatmap", "--max-steps", "200000", "--resolution", "20", "20", "--out", "some/run"]) == 2
+    said = capsys.readouterr().err
+    assert said == "gdstab heatmap: out of memory: it asked for 16.4 TB at once; lower --max-steps\n"
+    assert not (tmp_path / "some").exists()
+
+
+def test_the_loss_of_the_readme_in_five_lines(tmp_path, capsys):
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Your own loss") : text.index("## Losses")]
+    code, command = re.findall(r"```(?:python|bash)\n(.+?)```", section, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
+    (tmp_path / "my.py").write_text(code)
+    words = command.split()[1:]
+    assert main([*words, "--resolution", "20", "20", "--max-steps", "200"]) == 0
+    assert "converged to" in capsys.readouterr().out
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xr.open_zarr(tmp_path / words[words.index("--out") + 1] / "result.zarr")
+
+
+def test_bash_completes_commands_options_losses_and_choices(capsys):
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    lines = {
+        "gdstab critical-": "critical-map", "gdstab heatmap --st": "--step-size", "gdstab heatmap loss:vec": "vector",
+        "gdstab cycle --rule adamw": "adamw", "gdstab reproduce D.": "D.1 D.2 D.3",
+        "gdstab flow --loss.dep": "--loss.depth",
+    }  # fmt: skip
+    for line, offered in lines.items():
+        code = f"""{script}
+COMP_LINE='{line}'; COMP_POINT={len(line)}; COMP_WORDS=({line}); COMP_CWORD={len(line.split()) - 1}
+_gdstab; echo "${{COMPREPLY[*]}}" """
+        assert (
+            subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.strip() == offered
+        )
+    assert main(["--print-completion", "zsh"]) == 0
+    assert "compdef _gdstab gdstab" in capsys.readouterr().out
 
 
 def test_version(capsys):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import urllib.parse
+from collections import namedtuple
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
 import gdstab as gd
 from gdstab.ensembles import _tuning
@@ -378,3 +381,28 @@ def test_spans_from_an_iterator_are_cut_when_they_are_due():
     tiles = gd.ensembles.iter_run(gd.gradient_descent(), product_loss, points, 0.2, stopping, tile=700, spans=spans())
     assert not asked
     assert [(tile.start, len(asked)) for tile in tiles] == [(0, 2), (700, 3), (1400, 3)]
+
+
+def test_every_leaf_has_a_name_of_its_own_in_a_store(tmp_path):
+    """As haiku names them, names that look alike, nothing, integers, attributes, and what no file could be called."""
+    one, pair = np.ones((2, 1)), namedtuple("Pair", "w b")
+    theta = {
+        "mlp/~/linear": {"w": one}, "": 2 * one, ".": 3 * one, "..": 4 * one, "a.b": 5 * one, "a": {"b": 6 * one},
+        "%2F": 7 * one, "/": 8 * one, "a']['b": 9 * one, "n" * 300: 10 * one, "list": [11 * one, pair(12 * one, one)],
+        "by number": {0: 14 * one, 1: 15 * one}, "back\\slash": 16 * one,
+    }  # fmt: skip
+    nothing = np.zeros(2, np.int32)
+    found = gd.ensembles.EnsembleResult(
+        nothing.astype(np.int8), nothing, nothing, theta, None, None, np.ones(1), 0, 0.0, 0.0
+    )
+    dataset = found.to_xarray()
+    dataset.to_zarr(tmp_path / "x.zarr", consolidated=False)
+    with xr.open_zarr(tmp_path / "x.zarr", consolidated=False) as back:
+        assert set(back) == set(dataset)
+        leaves = {variable.attrs["path"]: (name, variable.values) for name, variable in back.items() if variable.attrs}
+    expected = {"theta" + jax.tree_util.keystr(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(theta)}
+    assert len(leaves) == len(expected) == 16
+    for path, leaf in expected.items():
+        name, values = leaves[path]
+        np.testing.assert_array_equal(values, leaf)
+        assert len(path) > 300 or urllib.parse.unquote(name) == path

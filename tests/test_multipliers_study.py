@@ -208,14 +208,14 @@ def test_command(tmp_path, capsys):
         ("--rule lion", "jumps"),
         ("--beta 1", "beta"),
         ("--beta2 -1", "beta2"),
-        ("--weight-decay -1", "weight_decay"),
+        ("--weight-decay -1", "--weight-decay"),
         ("--nu 0", "nu"),
         ("--betas 0.5 0.5", "--betas"),
         ("--resolution 1 5", "--resolution"),
         ("--every 20000", "--every"),
         ("--point 1", "--point"),
         ("--start 1 2 3", "--start"),
-        ("--step-size -1", "step size"),
+        ("--step-size -1", "--step-size"),
     ],
 )
 def test_bad_input_ends_with_one_message(words, message, tmp_path, capsys):

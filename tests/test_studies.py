@@ -152,7 +152,7 @@ def test_one_orbit_of_many_parameters(tmp_path):
     ("change", "message"),
     [
         ({"start": (1.0, 2.0, 3.0)}, "points of 2 numbers"),
-        ({"step_sizes": (0.1, 0.2, 0.3)}, "one box for each"),
+        ({"step_sizes": (0.1, 0.2, 0.3), "boxes": (orbit.WIDE, orbit.CLOSE)}, "--boxes takes one box for all"),
         ({"loss": options.Scalar(depth=3)}, "--start"),
         ({"num_steps": -1}, "num_steps"),
     ],
@@ -174,7 +174,9 @@ def defaults(callable_):
 def test_options_have_the_names_and_defaults_of_the_interface():
     for ours, theirs in ((options.Scalar, losses.ScalarProduct), (options.Vector, losses.VectorProduct)):
         assert set(defaults(ours)) == set(inspect.signature(theirs).parameters)
-        assert defaults(theirs).items() <= defaults(ours).items()
+        assert (defaults(theirs) | {"scale": defaults(ours)["scale"]}).items() <= defaults(ours).items()
+    assert options.Scalar().scale == 1.0  # all commands draw (1 - xy)^2; in Python every loss has the factor 1/2
+    assert options.Vector().scale == defaults(losses.ScalarProduct)["scale"] == defaults(losses.VectorProduct)["scale"]
     assert options.Linear().scale == defaults(losses.LinearNetwork)["scale"]
     assert set(defaults(options.Relu)) == set(inspect.signature(losses.ShallowReLU).parameters)
     assert defaults(losses.ShallowReLU).items() <= defaults(options.Relu).items()

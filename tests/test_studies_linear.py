@@ -291,7 +291,7 @@ def test_the_overfitting_command_prints_a_complete_run(study, capsys):
         ("critical --step-sizes 3:1:2", "low:high:number"),
         ("critical --step-sizes=-1:1:2", "positive"),
         ("spectrum --start 1 2", "18 parameters"),
-        ("spectrum --num-probes 1", "num_probes"),
+        ("spectrum --num-probes 1", "--num-probes"),
         ("overfitting --datasets 0", "datasets"),
     ],
 )

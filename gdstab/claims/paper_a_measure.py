@@ -40,8 +40,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "xy": Case(opt.Scalar(), 2.0, "#0072b2", "o"),
-    "xyz": Case(opt.Scalar(depth=3), 2.0, "#d55e00", "s"),
+    "xy": Case(opt.Scalar(scale=0.5), 2.0, "#0072b2", "o"),
+    "xyz": Case(opt.Scalar(depth=3, scale=0.5), 2.0, "#d55e00", "s"),
     "u.v in R^2": Case(opt.Vector(dim=2), 1.5, "#009e73", "^"),
     "linear network 2-2-2": Case(opt.Linear(widths=(2, 2, 2)), 1.0, "#cc79a7", "D"),
     "xy with weight decay": Case(opt.Regularised(), 2.0, "#555555", "v"),

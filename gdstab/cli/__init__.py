@@ -7,6 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gdstab.cli import refusals
+
 COMMANDS = {
     "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
     "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
@@ -35,20 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(_help())
         return 0
-    if arguments[0] == "--version":
-        print(importlib.import_module("gdstab").__version__)
-        return 0
-    if arguments[0] not in COMMANDS:
-        print(_unknown(arguments[0]), file=sys.stderr)
-        return 2
     try:
-        return importlib.import_module(f"gdstab.cli.{arguments[0].replace('-', '_')}").main(arguments[1:])
+        return _run(arguments[0], arguments[1:])
     except BrokenPipeError:
         raise  # nobody reads on: no fault of what was asked
     except (ValueError, OSError, MemoryError, OverflowError, ModuleNotFoundError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        said = refusals.in_one_line(error)
+        if said is None:
             raise
-        print(f"gdstab {arguments[0]}: {error or type(error).__name__}", file=sys.stderr)
+        refusals.tidy()
+        print(f"gdstab {arguments[0]}: {said}" if arguments[0] in COMMANDS else f"gdstab: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(last_words(arguments), file=sys.stderr)
@@ -71,6 +69,19 @@ def last_words(arguments: Sequence[str]) -> str:
     return " ".join(["gdstab", *arguments[:1]]) + f": stopped; {words}"
 
 
+def _run(name: str, rest: Sequence[str]) -> int:
+    """What the first word stands for: a command, or an option of gdstab itself."""
+    if name == "--version":
+        print(importlib.import_module("gdstab").__version__)
+        return 0
+    if name == "--print-completion":
+        print(importlib.import_module("gdstab.cli.completion").script(" ".join(rest), COMMANDS), end="")
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(_unknown(name))
+    return importlib.import_module(f"gdstab.cli.{name.replace('-', '_')}").main(rest)
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
@@ -81,7 +92,8 @@ def _help() -> str:
         "",
         *lines,
         "",
-        "`gdstab COMMAND --help` lists the options of a command and the losses; `gdstab --version` prints the version.",
+        "`gdstab COMMAND --help` lists the options of a command and the losses; `gdstab --version` prints the version;",
+        "`eval \"$(gdstab --print-completion bash)\"`, or zsh, has the shell complete them.",
     ])  # fmt: skip
 
 
@@ -90,4 +102,4 @@ def _unknown(name: str) -> str:
 
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"gdstab: there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."
+    return f"there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."

@@ -1,6 +1,6 @@
 """`gdstab claims`."""
 
-import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,15 +8,25 @@ from gdstab.cli import process, report
 from gdstab.studies.phases import Phase
 
 
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Every numbered statement of the papers, tested."""
+
+    paper: str | None = None
+    """only this paper, such as A"""
+    only: str | None = None
+    """only this statement, such as A.thm12"""
+    out: Path = Path("runs/claims")
+    """directory of the report"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """continue the interrupted run that is in the directory"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Test the statements and print their verdicts; exit code 1 if one is not as expected, or raised an error."""
-    parser = argparse.ArgumentParser("gdstab claims", description="Every numbered statement of the papers, tested.")
-    parser.add_argument("--paper", help="only this paper, such as A")
-    parser.add_argument("--only", help="only this statement, such as A.thm12")
-    parser.add_argument("--out", type=Path, default=Path("runs/claims"), help="directory of the report")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the directory")
-    parser.add_argument("--resume", action="store_true", help="continue the interrupted run that is in the directory")
-    options = parser.parse_args(list(arguments))
+    options = process.parse(Claims, arguments, "claims")
     process.configure(64)
     from gdstab import claims  # noqa: PLC0415 (JAX is configured first)
 

@@ -1,19 +1,26 @@
 """`gdstab info`."""
 
-import argparse
+import dataclasses
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Literal
 
 from gdstab.cli import process, report
 
 _PACKAGES = ("jaxlib", "equinox", "optax", "xarray", "zarr", "tyro", "matplotlib")
 
 
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """Devices, versions, precision and cores of a run."""
+
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print what a run would use."""
-    parser = argparse.ArgumentParser("gdstab info", description="Devices, versions, precision and cores of a run.")
-    parser.add_argument("--precision", type=int, choices=(32, 64), default=64, help="bits of a number (default: 64)")
-    precision = parser.parse_args(list(arguments)).precision
+    precision = process.parse(Info, arguments, "info").precision
     process.configure(precision)
     import jax  # noqa: PLC0415 (configured first)
 

@@ -4,12 +4,35 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gdstab.cli import refusals, words
+from gdstab.studies.options import check
+
 
 def parse(options_type: type, arguments: Sequence[str], command: str):
-    """The options of a study from the words of the command line; exits with code 2 if they make no sense."""
-    import tyro  # noqa: PLC0415 (not before a study is asked for)
+    """The options of a study from the words of the command line.
 
-    return tyro.cli(options_type, args=list(arguments), prog=f"gdstab {command}")
+    Help is printed by tyro, which ends the process with code 0.
+
+    Raises
+    ------
+    ValueError
+        In one line, if the words make no sense, or an option by itself nothing could be done with.
+    """
+    if {"-h", "--help"} & set(arguments):
+        import tyro  # noqa: PLC0415 (not before it is asked for)
+
+        return tyro.cli(options_type, args=_asked_about(options_type, arguments), prog=f"gdstab {command}")
+    options = words.understand(options_type, arguments)
+    check(options)
+    refusals.begin(options)
+    return options
+
+
+def _asked_about(options_type: type, arguments: Sequence[str]) -> list[str]:
+    """Help on the loss that is named, else on the study."""
+    losses = words.losses_of(options_type)
+    named = [word for word in arguments if word in losses and len(losses) > 1]
+    return [*named[:1], "--help"]
 
 
 def configure(precision: int) -> None:

@@ -12,8 +12,8 @@ def main(arguments: Sequence[str]) -> int:
         print(_help())
         return 0
     name, *rest = arguments
-    # The other commands say --out.
-    rest = [word.replace("--output", "--out", 1) if word.startswith("--output") else word for word in rest]
+    if name.startswith("--"):
+        raise ValueError(f"the name of a figure comes first, one of {', '.join(FIGURES)}, but got {name}")
     options = process.parse(options_of(name), rest, f"reproduce {name}")
     process.configure(getattr(options, "precision", 64))
     from gdstab.studies import reproduce  # noqa: PLC0415 (JAX is configured first)
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
 def _help() -> str:
     lines = [f"  {name}  {kind.__doc__.splitlines()[0]}" for name, kind in FIGURES.items()]
     return "\n".join([
-        "usage: gdstab reproduce NAME [--output DIRECTORY] [options]",
+        "usage: gdstab reproduce NAME [--out DIRECTORY] [options]",
         "",
         *lines,
         "",

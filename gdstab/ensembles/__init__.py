@@ -24,6 +24,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.ensembles._examining import check_system, one_point, runs_by_itself
 from gdstab.ensembles._kernel import LaneLoss, Static, System
+from gdstab.ensembles._names import named_leaves
 from gdstab.ensembles._pacing import FIRST, Pace
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
@@ -52,16 +53,19 @@ class EnsembleResult(eqx.Module):
     run_seconds: float
 
     def to_xarray(self):
-        """The result as an `xarray.Dataset` with dimensions `step_size` (where there is one) and `lane` or `point`."""
+        """The result as an `xarray.Dataset` with dimensions `step_size` (where there is one) and `point`.
+
+        Leaf by leaf of theta there is a variable, such as `theta['layer']['w']`, with its path as attribute `path`; in
+        its name `/`, `%` and backslashes are written as in a URL, so that every store takes it.
+        """
         import xarray as xr  # noqa: PLC0415 (only needed here)
 
         dims = ("step_size", "point")[-self.outcome.ndim :]
         data = {name: (dims, getattr(self, name)) for name in ("outcome", "steps", "period")}
         if self.loss is not None:
             data["loss"] = (dims, self.loss)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta):
-            name = "theta" + jax.tree_util.keystr(path)
-            data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf)
+        for name, path, leaf in named_leaves(self.theta, "theta"):
+            data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf, {"path": path})
         coords = {"step_size": self.step_sizes} if "step_size" in dims else {}
         meaning = ", ".join(f"{verdict.value} {verdict.name.lower()}" for verdict in Outcome)
         attrs = {"lane_steps": self.lane_steps, "outcomes": meaning}

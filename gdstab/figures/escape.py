@@ -166,6 +166,9 @@ def _draw_plateaus(axes: Axes, plateaus: Plateaus, levels: Mapping[str, float]) 
 
 
 def _draw_times(axes: Axes, times: EscapeTimes) -> None:
+    if not times.radii.size:
+        axes.text(0.5, 0.5, "no orbit left the ball", ha="center", va="center", transform=axes.transAxes)
+        return
     radii, (low, median, high) = times.radii, times.times.T
     axes.errorbar(
         radii, median, yerr=[median - low, high - median], color=_ORBITS, marker="o", markersize=4,

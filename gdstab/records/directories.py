@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -145,10 +146,12 @@ class Record:
         with writing(self.path), contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
             shutil.rmtree(partial, ignore_errors=True)
-            store = _store(partial)
-            dataset.to_zarr(
-                store, mode="w", zarr_format=3, consolidated=False, encoding=encoding, write_empty_chunks=True
-            )
+            with warnings.catch_warnings():  # consolidated, so that `xarray.open_zarr` reads it without a warning
+                warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+                dataset.to_zarr(
+                    _store(partial), mode="w", zarr_format=3, consolidated=True, encoding=encoding,
+                    write_empty_chunks=True,
+                )  # fmt: skip
             sync_tree(partial)
             ledger.keep_tree(self.path, ledger.DATA, partial)
 
@@ -230,6 +233,12 @@ def begin(
     if process and found is not None and found.owner != process:
         overwrite, resume = False, True  # number 0 has just asked
     if found is not None and not overwrite:
+        theirs, ours = (made.get("study") for made in (found.configuration, configuration))
+        if theirs != ours:
+            raise RunError(
+                f"{path} holds a run of `{_command(theirs)}`. Choose another directory with --out, or replace the run "
+                "with --overwrite."
+            )
         keys = differing_keys(found.configuration, configuration)
         if keys:
             raise RunError(
@@ -311,6 +320,19 @@ def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif a != b or (key in old) != (key in new):
             names.append(prefix + key)
     return names
+
+
+def _command(study: str | None) -> str:
+    """What wrote a run, from the name of its options.
+
+    >>> _command("criticalmap"), _command("figurea1a")
+    ('gdstab critical-map', 'gdstab reproduce A.1a')
+    """
+    if study is None:
+        return "another program"
+    if study.startswith("figure"):
+        return f"gdstab reproduce {study[6:7].upper()}.{study[7:]}"
+    return f"gdstab {'critical-map' if study == 'criticalmap' else study}"
 
 
 def _existing(path: Path) -> Record | None:

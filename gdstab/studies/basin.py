@@ -16,6 +16,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, distributions
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Basin, describe, parse_range
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.teams import Team
@@ -50,6 +51,8 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
     """
     begin = time.perf_counter()
     setting = prepare(options)
+    length = "samples" if options.chunk is None else "chunk"
+    check_memory(**{length: points_at_once(options) * (setting.dim + 1) * options.precision // 8})
     record = team.in_turn(
         lambda: records.begin(
             options.out,
@@ -89,6 +92,7 @@ class Setting(NamedTuple):
     """What the options stand for."""
 
     loss: Callable
+    dim: int
     step_sizes: np.ndarray
     source: Callable
     volume: float | None
@@ -115,7 +119,7 @@ def prepare(options: Basin) -> Setting:
             )
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     building.check_tolerances(options, loss, dim)
-    return Setting(loss, step_sizes, source, volume, stopping)
+    return Setting(loss, dim, step_sizes, source, volume, stopping)
 
 
 def _measure(options: Basin, setting: Setting, record: records.Record, progress, team: Team):

@@ -15,6 +15,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building, cascades
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Bifurcation, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.updates import UpdateRule
@@ -52,6 +53,11 @@ def run(options: Bifurcation, *, progress: Callable[[int, int], None] | None = N
     loss, dim = building.build_loss(options.loss)
     step_sizes = check_options(options, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    lanes = len(step_sizes) * options.starts
+    check_memory(
+        starts=lanes * (dim * dtype.itemsize + 5), bins=8 * len(step_sizes) * options.bins,
+        kept=_PILOT[0] * min(_PILOT[1], options.starts) * options.kept * dtype.itemsize,
+    )  # fmt: skip
     record = records.begin(
         options.out,
         building.configuration(options),

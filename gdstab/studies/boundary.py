@@ -12,6 +12,7 @@ from gdstab import basins, boundaries, figures, records, updates
 from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
 from gdstab.outcomes import Outcome
 from gdstab.studies import building
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Boundary, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 
@@ -49,6 +50,8 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     basins.parse_plane(plane, dim)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     building.check_tolerances(options, loss, dim)
+    pairs = 2 * options.samples * dim * dtype.itemsize
+    check_memory(resolution=math.prod(options.resolution) * 2 * _BYTES_PER_CELL, samples=pairs)
     record = records.begin(
         options.out,
         building.configuration(options),

@@ -1,11 +1,8 @@
 """From options to the things themselves: the loss and its number of parameters, the stopping rule, the plane."""
 
 import dataclasses
-import hashlib
-import importlib.util
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -16,9 +13,9 @@ from jaxtyping import Array, Float
 from gdstab import ensembles, losses, minima, updates
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
-from gdstab.outcomes import StoppingRule, resolution
+from gdstab.outcomes import StoppingRule, check_range, resolution
 from gdstab.studies import options as opt
-from gdstab.studies import training
+from gdstab.studies import training, user_files
 from gdstab.theory import factorisations
 
 
@@ -89,25 +86,29 @@ GRADIENT_32 = 1e-7
 def build_stopping(options) -> StoppingRule:
     """The rule that ends every orbit."""
     names = ("loss_tol", "grad_tol", "escape_radius", "max_steps", "max_period")
-    return StoppingRule(**{name: getattr(options, name) for name in names})
+    stopping = StoppingRule(**{name: getattr(options, name) for name in names})
+    check_range(stopping, f"float{options.precision}")
+    return stopping
 
 
-def check_tolerances(options, loss: LossFn, dim: int) -> None:
+def check_tolerances(options, loss: LossFn | None = None, dim: int = 0) -> None:
     r"""Refuse tolerances that rounding in 32 bits keeps every orbit from meeting.
 
     Of the loss rounding leaves half the distance of numbers at its floor, and $\epsilon^2$ times its size at 0, for it
-    is taken to be a sum of squares.
+    is taken to be a sum of squares. Without a loss only that of the gradient counts.
     """
-    if options.precision != 32:
+    if options.precision != 32 or (options.grad_tol or 0) >= GRADIENT_32:
         return
-    eps, size = float(np.finfo(np.float32).eps), abs(float(loss(jnp.zeros(dim, np.float32))))
-    finest = max(resolution(float(getattr(loss, "loss_floor", 0.0)), np.float32), eps**2 * size)
-    by_loss = options.loss_tol is not None and options.loss_tol >= finest
-    if by_loss or (options.grad_tol or 0) >= GRADIENT_32:
-        return
+    loss_tol = None if loss is None else options.loss_tol
+    finest = 0.0
+    if loss_tol is not None:
+        eps, size = float(np.finfo(np.float32).eps), abs(float(loss(jnp.zeros(dim, np.float32))))
+        finest = max(resolution(float(getattr(loss, "loss_floor", 0.0)), np.float32), eps**2 * size)
+        if loss_tol >= finest:
+            return
     leaves, asked = [f"gradients of about {GRADIENT_32:g}"], [f"--grad-tol {options.grad_tol}"]
-    if options.loss_tol is not None:
-        asked.append(f"--loss-tol {options.loss_tol}")
+    if loss_tol is not None:
+        asked.append(f"--loss-tol {loss_tol}")
         leaves.append(f"of this loss about {finest:.1g}")
     raise ValueError(
         f"{' and '.join(asked)} cannot be met in 32 bits, where rounding leaves {' and '.join(leaves)}, or more; pass "
@@ -146,26 +147,35 @@ def build_plane(plane: tuple[float, ...], dim: int):
 
 
 def configuration(options) -> dict:
-    """As `options.configuration`; a user's own loss is known by the text of its file, wherever that lies."""
+    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it.
+
+    Options that nothing could be done with are refused: a study begins its directory with this.
+    """
+    opt.check(options)
     found = opt.configuration(options)
     if isinstance(getattr(options, "loss", None), opt.Custom):
-        path, _ = _split(options.loss.path)
-        found["loss"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        found["loss"]["sha256"] = user_files.digest(options.loss.path)
     return found
 
 
 def _custom(options: opt.Custom) -> WithFloor:
     """A user's loss, looked at where numbers of parameters that are wrong, and a floor that is none, show."""
-    loss = load_function(options.path)
-    points = np.random.default_rng(0).normal(size=(64, check_count(options.dim, "--loss.dim")))
+    loss = user_files.load_function(options.path)
+    dim = check_count(options.dim, "--loss.dim")
+    points = np.random.default_rng(0).normal(size=(64, dim))
     try:
-        values = np.array([np.asarray(loss(point)) for point in points])
+        jax.eval_shape(loss, jax.ShapeDtypeStruct((dim,), jnp.result_type(float)))
+        values = _values(loss, points)
     except IndexError as error:
         raise ValueError(
-            f"{options.path} asks for more parameters than --loss.dim {options.dim} gives: {error}; set --loss.dim"
+            f"{options.path} takes another number of parameters than --loss.dim {dim} gives: "
+            f"{user_files.complaint(error)}; set --loss.dim"
         ) from error
-    except Exception:  # it may need an array of JAX; whether it runs at all is seen by `check_loss`
-        return WithFloor(loss, options.floor)
+    except Exception as error:
+        raise ValueError(
+            f"{options.path} does not take a vector of {dim} parameters (--loss.dim): {user_files.complaint(error)}; "
+            "write it in jax.numpy for one vector theta[0], theta[1], ..."
+        ) from error
     lowest = np.nanmin(values, initial=np.inf) if values.dtype.kind == "f" and values.ndim == 1 else np.inf
     if lowest < options.floor - 1e-6 * (1 + abs(options.floor)):  # by more than rounding in single precision
         raise ValueError(
@@ -175,35 +185,14 @@ def _custom(options: opt.Custom) -> WithFloor:
     return WithFloor(loss, options.floor)
 
 
-def load_function(path: str) -> Callable:
-    """The function named by `FILE.py:FUNCTION`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such file or function in it, or if the file itself fails.
-    """
-    file, name = _split(path)
-    spec = importlib.util.spec_from_file_location(f"gdstab_user_{file.stem}", file)
-    module = importlib.util.module_from_spec(spec)
+def _values(loss: Callable, points: np.ndarray) -> np.ndarray:
+    """At points of NumPy, which unlike JAX refuses an index that is out of range; none where it takes only JAX's."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        there = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise ValueError(f"{file} has no function {name!r}; it has {', '.join(there) or 'none'}")
-    return found
-
-
-def _split(path: str) -> tuple[Path, str]:
-    file, colon, name = path.rpartition(":")
-    if not (colon and file.endswith(".py") and name):
-        raise ValueError(f"--loss.path takes FILE.py:FUNCTION, such as my.py:fn, but got {path!r}")
-    if not Path(file).is_file():
-        raise ValueError(f"--loss.path names the file {file}, which is not there")
-    return Path(file), name
+        return np.array([np.asarray(loss(point)) for point in points])
+    except IndexError:
+        raise
+    except Exception:
+        return np.zeros(0)
 
 
 def _linear_network(options: opt.Linear) -> tuple[LossFn, int]:

@@ -18,6 +18,7 @@ from gdstab._validate import check_box, check_count, check_positive, check_resol
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Critical, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import linear, scalar
@@ -47,13 +48,15 @@ def run(options: Critical, *, progress: Callable | None = None) -> Study:
     (0.5, 0.5)
     """
     dtype = building.check_precision(options.precision)
-    loss, _ = building.build_loss(options.loss)
+    loss, dim = building.build_loss(options.loss)
     step_sizes = check_step_sizes(opt.parse_range(options.step_sizes), dtype)
     check_box(options.box, 2)
     check_resolution(options.resolution, 2)
     check_count(options.samples, "samples")
     check_count(options.starts, "starts")
     check_positive(options.spread, "spread")
+    cells = math.prod(options.resolution) if has_figure_1b(options) else 0
+    check_memory(samples=3 * options.samples * dim * dtype.itemsize, resolution=3 * cells * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )

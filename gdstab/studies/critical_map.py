@@ -14,6 +14,7 @@ from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 from gdstab.studies import building, critical, heatmap
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import CriticalMap, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import scalar
@@ -56,6 +57,7 @@ def run(options: CriticalMap, *, progress: Callable[[int, int], None] | None = N
     origin, directions, axes = basins.parse_plane(plane, dim)
     asked = {name: getattr(options, name) for name in ("low", "high", "scan", "rtol", "undecided_rtol", "nudge")}
     boundaries.check_search(dtype, **asked)
+    check_memory(resolution=math.prod(shape) * _BYTES_PER_CELL)
     record = records.begin(
         options.out,
         building.configuration(options),

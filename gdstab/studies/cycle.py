@@ -15,6 +15,7 @@ from gdstab._validate import check_count, check_loss, check_positive, check_step
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Cycle, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import symmetric_line
@@ -64,6 +65,7 @@ def run(options: Cycle, *, progress: Callable | None = None) -> Study:
     loss, dim = building.build_loss(options.loss)
     check_options(options, dim, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    check_memory(starts=2 * options.starts * dim * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )

@@ -18,6 +18,7 @@ from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, escape_pictures, escape_summary, pieces, saddle_escape, saddle_manifold
 from gdstab.studies.level_clock import descent_with_clock
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Escape, parse_range
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.studies.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
@@ -74,6 +75,7 @@ def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) 
     0
     """
     setting = prepare(options)
+    check_memory(**_needs(options, setting))
     record = records.begin(
         options.out, building.configuration(options), bytes_needed=60 * total_lanes(options) + 10_000_000,
         overwrite=options.overwrite, resume=options.resume,
@@ -107,13 +109,15 @@ def prepare(options: Escape) -> Setting:
     dtype = building.check_precision(options.precision)
     for name in ("samples", "ball_starts", "cells", "chunk", "walks", "walk_steps"):
         check_count(getattr(options, name), name)
-    check_count(options.manifold_cells, "manifold_cells", least=0)
+    if options.manifold_cells == 1:
+        raise ValueError("--manifold-cells takes 0, for none, or at least 2 points along each axis, but got 1")
     for name in ("spread", "saddle_step", "reach"):
         check_positive(getattr(options, name), name)
     if not options.radii or min(options.radii) <= 0:
         raise ValueError(f"--radii takes at least one radius, all of them positive, but got {options.radii}")
     if not 0 < options.band < 0.5:
         raise ValueError(f"expected --band between 0 and 0.5, got {options.band}; levels must not meet")
+    building.check_tolerances(options)  # a level above zero is met by the gradient alone
     loss, dim = building.build_loss(options.loss)
     ladder = make_ladder(loss, options.rtol)
     names = ("grad_tol", "escape_radius", "max_steps", "max_period")
@@ -124,8 +128,22 @@ def prepare(options: Escape) -> Setting:
     else:
         box = ((-options.spread, options.spread),) * dim
         source = sampling.RandomSource.box(key, options.samples, box, dtype=dtype)
+    if saddle_manifold.wanted(options):
+        saddle_manifold.saddle(options, ladder)  # refuses words that make none
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
     return Setting(ladder, saddle_escape.find_saddle(options, ladder), step_sizes, Draw(source), stopping, dtype)
+
+
+def _needs(options: Escape, setting: Setting) -> dict[str, int]:
+    """Bytes that each option makes large, at the least."""
+    point = setting.saddle.theta.size * setting.dtype.itemsize
+    rungs = len(setting.ladder.values)
+    return {
+        "samples": total_lanes(options) * (24 + 4 * rungs), "chunk": options.chunk * point,
+        "cells": options.cells**2 * point, "ball_starts": len(options.radii) * options.ball_starts * point,
+        "walk_steps": (options.walks * rungs + len(options.radii)) * options.walk_steps * point,
+        "manifold_cells": options.manifold_cells**2 * point,
+    }  # fmt: skip
 
 
 def units(options: Escape, kept: Sequence[dict], pace: ensembles.Pace) -> Iterator[Unit]:

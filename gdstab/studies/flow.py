@@ -13,6 +13,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building, training, tube
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Flow, describe
 from gdstab.studies.phases import SAVING, Phase, count, enter
 from gdstab.studies.tube import Tube
@@ -63,8 +64,11 @@ def run(options: Flow, *, progress: Callable | None = None) -> Study:
     dtype = building.check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes = check_options(options, dtype)
-    starts = starting_points(options, loss, dim, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    moving = max(len(options.start), options.starts * dim) * len(step_sizes) * dtype.itemsize
+    recorded = int(min(options.points, options.time / options.step_size + 1))
+    check_memory(**{"points" if options.points > options.starts else "starts": 2 * moving * (recorded + 2)})
+    starts = starting_points(options, loss, dim, dtype)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )

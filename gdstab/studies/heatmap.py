@@ -15,6 +15,7 @@ from gdstab._numerics import tolerance
 from gdstab._validate import check_box, check_loss, check_resolution, check_step_sizes
 from gdstab.minima.manifold import correct
 from gdstab.studies import building, selfcheck
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Heatmap, Scalar, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import scalar
@@ -54,6 +55,7 @@ def run(options: Heatmap, *, progress: Callable[[int, int], None] | None = None)
     cells = int(np.prod(check_resolution(options.resolution, 2), dtype=object))
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     building.check_tolerances(options, loss, dim)
+    check_memory(resolution=16 * cells)
     record = records.begin(
         options.out,
         building.configuration(options),

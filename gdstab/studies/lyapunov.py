@@ -16,6 +16,8 @@ from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building, collapse
+from gdstab.studies.distributions import expand_box
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Lyapunov, Scalar, describe, parse_range
 from gdstab.studies.phases import SAVING, Phase, enter
 
@@ -56,6 +58,10 @@ def run(options: Lyapunov, *, progress: Callable[[int, int], None] | None = None
     begin = time.perf_counter()
     dtype = building.check_precision(options.precision)
     setting = prepare(options, dtype)
+    lanes = len(setting.step_sizes) * options.starts
+    cells = math.prod(options.resolution)
+    dim = len(setting.box)
+    check_memory(starts=lanes * (2 * dim * dtype.itemsize + 25), resolution=3 * cells * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )
@@ -103,6 +109,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
     check_step_sizes(options.map_step_size, dtype)
     for name in ("starts", "line_starts", "line_steps", "max_period"):
@@ -115,8 +122,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
             f"expected at least {least} updates to look for cycles up to period {options.max_period}, got --max-steps "
             f"{options.max_steps}; raise it, or lower --max-period"
         )
-    sides = np.reshape(options.box, (-1, 2)) if len(options.box) % 2 == 0 else np.zeros((0, 2))
-    box = check_box(np.tile(sides, (dim, 1)) if len(sides) == 1 else sides, dim)
+    box = expand_box(options.box, dim)
     check_box(options.map_box, 2)
     check_resolution(options.resolution, 2)
     lyapunov.plan(options.num_steps, options.transient)
@@ -124,7 +130,7 @@ def prepare(options: Lyapunov, dtype) -> Setting:
     lyapunov.plan(options.map_steps, 0, blocks=8)
     rule.init(jnp.zeros(dim, dtype), 1.0)
     plane = basins.parse_plane(building.build_plane(options.plane, dim), dim)
-    return Setting(rule, loss, step_sizes, tuple(map(tuple, box.tolist())), plane, stopping)
+    return Setting(rule, loss, step_sizes, box, plane, stopping)
 
 
 def exactly_known(options: Lyapunov) -> bool:

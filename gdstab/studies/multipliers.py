@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import ensembles, figures, orbits, records, sampling, stability, updates
+from gdstab import curvature, ensembles, figures, orbits, records, sampling, stability, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
 from gdstab.studies import building, stability_diagram
 from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import optimisers
 
@@ -67,8 +68,12 @@ def run(options: opt.Multipliers, *, progress=None) -> Study:
     stopping = building.build_stopping(options)
     _check(options, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
     building.build_rule(options)
     start = _start(options, dim, dtype)
+    _check_point(options, loss, dtype)
+    orbit = options.num_steps * dim * dtype.itemsize * (2 if options.rule in optimisers.ADAPTIVE else 1)
+    check_memory(num_steps=orbit, resolution=total_lanes(options) * (2 * dim + 1) * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )
@@ -274,6 +279,20 @@ def _start(options: opt.Multipliers, dim: int, dtype) -> np.ndarray:
     if options.start:
         return np.asarray(options.start, dtype)
     return np.asarray(sampling.gaussian(jax.random.key(options.seed), 1, dim, options.spread, dtype=dtype))[0]
+
+
+def _check_point(options: opt.Multipliers, loss: LossFn, dtype) -> None:
+    """Refuse a point beside a saddle: no step size is stable there, whatever the rule."""
+    if not options.point:
+        return
+    point = jnp.asarray(options.point, dtype)
+    theta = stability.fixed_point(updates.gradient_descent(), loss, point, options.step_size).theta
+    values = np.asarray(curvature.eigenvalues(loss, theta)) + options.weight_decay
+    if values.min() < -np.sqrt(np.finfo(dtype).eps) * np.abs(values).max():
+        raise ValueError(
+            f"--point leads to {np.asarray(theta).tolist()}, where the loss curves down ({values.min():.3g}): no step "
+            "size is stable there; give a point near a minimum"
+        )
 
 
 def _guess(options: opt.Multipliers, orbit: Orbit) -> np.ndarray:

@@ -14,11 +14,17 @@ from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.heatmap import hyperbola
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Orbit, Scalar, describe
 from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.theory import scalar
 
 FAN = ((0.074, 0.76), (0.30, 0.86), (0.72, 0.60), (0.90, 0.12), (0.556, 0.10), (0.16, 0.22))
 """Where the default orbits of a panel begin, as shares of its box."""
+
+
+WIDE, CLOSE = ((-0.2, 2.5), (0.0, 2.5)), ((0.7, 1.25), (0.65, 1.2))
+"""What the panels of Figure 2 show: the stable minima, and the cycles that are there when none is stable."""
 
 
 class Study(NamedTuple):
@@ -39,6 +45,7 @@ def run(options: Orbit, *, progress: Callable | None = None) -> Study:
     boxes = _boxes(options)
     starts = _starts(options, boxes, dim).astype(dtype)
     stopping = building.build_stopping(options)
+    check_memory(num_steps=2 * starts.size * (options.num_steps + 1) * dtype.itemsize)
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )
@@ -84,13 +91,23 @@ def follow(rule, loss, starts, step_size, num_steps: int) -> np.ndarray:
 
 def _boxes(options: Orbit) -> list:
     """One box for each step size; a single box serves all."""
-    boxes = list(options.boxes) * (len(options.step_sizes) if len(options.boxes) == 1 else 1)
+    given = options.boxes or [CLOSE if _beyond(options.loss, step) else WIDE for step in options.step_sizes]
+    boxes = list(given) * (len(options.step_sizes) if len(given) == 1 else 1)
     if len(boxes) != len(options.step_sizes):
         raise ValueError(
-            f"expected one box for each of the {len(options.step_sizes)} step sizes, or one for all, but got "
-            f"{len(boxes)}: give --boxes four numbers per panel"
+            f"--boxes takes one box for all step sizes, or one for each of the {len(options.step_sizes)}, but got "
+            f"{len(boxes)}: give four numbers per panel"
         )
     return [tuple(map(tuple, check_box(box, 2).tolist())) for box in boxes]
+
+
+def _beyond(loss, step_size: float) -> bool:
+    """Whether no minimum of a product of two scalars is stable at this step size."""
+    return _is_product(loss) and step_size > scalar.critical_step(loss.target, loss.scale)
+
+
+def _is_product(loss) -> bool:
+    return isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0
 
 
 def _starts(options: Orbit, boxes, dim: int) -> np.ndarray:
@@ -147,7 +164,7 @@ def _cycles(rule, loss, end, step_size) -> list[np.ndarray]:
 
 def _overlay(options: Orbit, step_size: float, box) -> figures.Overlay:
     loss = options.loss
-    if not (isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0):
+    if not _is_product(loss):
         return figures.Overlay()
     return figures.Overlay(*hyperbola(step_size, box, loss.target, loss.scale))
 

@@ -16,6 +16,7 @@ from gdstab._validate import check_count, check_positive
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, endings, lingering, pieces
 from gdstab.studies.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Overfitting, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 from gdstab.theory import linear
@@ -60,8 +61,10 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     """
     dtype = building.check_precision(options.precision)
     _check(options)
+    building.check_tolerances(options)  # saddles are met by the gradient alone
     problems = [[endings.draw_target(widths, options.seed, n, dtype) for n in range(options.datasets)]
                 for widths in network_widths(options)]  # fmt: skip
+    check_memory(**_needs(options, dtype))
     record = records.begin(
         options.out, building.configuration(options), bytes_needed=60 * total_lanes(options) + 10_000_000,
         overwrite=options.overwrite, resume=options.resume,
@@ -137,6 +140,15 @@ def total_lanes(options: Overfitting) -> int:
     return per_target * options.datasets * len(options.hidden_layers)
 
 
+def _needs(options: Overfitting, dtype) -> dict[str, int]:
+    """Bytes that each option makes large, at the least: points of the largest network, and where they end."""
+    depth = max(options.hidden_layers)
+    entries = options.hidden * (options.inputs + options.outputs) + (depth - 1) * options.hidden**2
+    lanes = {name: getattr(options, name) // options.datasets for name in ("starts", "flow_starts")}
+    lanes |= {name: getattr(options, name) for name in ("special_starts", "lingering_starts")}
+    return {name: 2 * number * entries * dtype.itemsize for name, number in lanes.items()}
+
+
 def _check(options: Overfitting) -> None:
     """So that a mistake leaves no directory behind."""
     for name in ("inputs", "hidden", "outputs", "datasets", "special_starts", "lingering_starts"):
@@ -152,12 +164,6 @@ def _check(options: Overfitting) -> None:
     if not (options.hidden_layers and options.lingering_spreads and 0 < options.band < 0.5):
         raise ValueError("expected at least one of --hidden-layers and --lingering-spreads, and --band below 0.5")
     _stopping(options)
-    if options.precision == 32 and options.grad_tol < building.GRADIENT_32:
-        raise ValueError(
-            f"--grad-tol {options.grad_tol} cannot be met in 32 bits, where rounding leaves gradients of about "
-            f"{building.GRADIENT_32:g} and more, so that no start at a saddle would be seen to end there; pass "
-            "--grad-tol 1e-5, or --precision 64"
-        )
 
 
 #

@@ -29,15 +29,26 @@ def wanted(options: Escape) -> bool:
     return options.manifold_cells > 0 and options.loss.neurons <= MOST_NEURONS
 
 
+def saddle(options: Escape, ladder: Ladder) -> np.ndarray:
+    """The parameters of the saddle.
+
+    Raises
+    ------
+    ValueError
+        If the words make no critical point of this network.
+    """
+    return relu.critical_point(pattern(options, ladder), **ladder.affine)
+
+
 def compute(options: Escape, ladder: Ladder, dtype: np.dtype) -> dict[str, np.ndarray]:
     """The manifold with orbits on it and beside it: what `figures.CentreStablePicture` holds, and how exact it is.
 
     Raises
     ------
     ValueError
-        If the words make no critical point of this network that has an unstable direction.
+        If the critical point has no unstable direction.
     """
-    theta = relu.critical_point(pattern(options, ladder), **ladder.affine).astype(dtype)
+    theta = saddle(options, ladder).astype(dtype)
     size = options.manifold_cells
     found = saddle_neighbourhood(ladder.loss, jnp.asarray(theta), options.saddle_step, resolution=size)
     surface, leaving = found.surface, found.leaving

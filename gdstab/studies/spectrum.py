@@ -12,6 +12,7 @@ from gdstab import curvature, ensembles, figures, orbits, records, sampling, upd
 from gdstab._types import LossFn, Point
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building
+from gdstab.studies.memory import check_memory
 from gdstab.studies.options import Spectrum, describe
 from gdstab.studies.phases import SAVING, Phase, enter
 
@@ -46,6 +47,8 @@ def run(options: Spectrum, *, progress: Callable | None = None) -> Study:
     check_positive(options.spread, "spread")
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     start = _start(options, dim, dtype)
+    points = {"orbit": options.num_steps + 1, "minima": options.samples, "point": 1}[options.where]
+    check_memory(**{"samples" if options.where == "minima" else "num_steps": 2 * points * dim * dtype.itemsize})
     record = records.begin(
         options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
     )

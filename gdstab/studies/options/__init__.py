@@ -10,6 +10,7 @@ import math
 from gdstab.studies.options.basin import Basin
 from gdstab.studies.options.bifurcation import Bifurcation
 from gdstab.studies.options.boundary import Boundary
+from gdstab.studies.options.checking import check
 from gdstab.studies.options.critical_map import CriticalMap
 from gdstab.studies.options.curvature import Critical, Spectrum
 from gdstab.studies.options.cycle import Cycle
@@ -79,6 +80,7 @@ __all__ = [
     "Update",
     "Vector",
     "Worstcase",
+    "check",
     "configuration",
     "describe",
     "parse_range",
@@ -116,7 +118,9 @@ def configuration(options) -> dict:
 
 
 def _plain(value):
-    """Tuples as lists, as JSON reads them back; numbers JSON does not know as words."""
+    """Tuples and arrays as lists, as JSON reads them back; numbers JSON does not know as words."""
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

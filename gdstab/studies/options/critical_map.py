@@ -51,5 +51,5 @@ class CriticalMap:
     """replace the run that is in the directory"""
     resume: bool = False
     """continue the interrupted run that is in the directory"""
-    loss: Loss = dataclasses.field(default_factory=lambda: Scalar(scale=1.0))
+    loss: Loss = dataclasses.field(default_factory=Scalar)
     """what is minimised: any of these, after all other options"""

@@ -36,7 +36,7 @@ class Critical:
     """replace the run that is in the directory"""
     resume: bool = False
     """continue the interrupted run that is in the directory"""
-    loss: Scalar | Vector | Linear = dataclasses.field(default_factory=lambda: Scalar(scale=1.0))
+    loss: Scalar | Vector | Linear = dataclasses.field(default_factory=Scalar)
     """what is minimised: any of these, after all other options"""
 
 

@@ -53,5 +53,5 @@ class Cycle(Update):
     """replace the run that is in the directory"""
     resume: bool = False
     """begin an interrupted run again (it is short)"""
-    loss: Loss = dataclasses.field(default_factory=lambda: Scalar(scale=1.0))
+    loss: Loss = dataclasses.field(default_factory=Scalar)
     """what is minimised: any of these, after all other options"""

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Literal, TypeAlias
 
+SCALE = 1.0
+"""The factor in front of a product of scalars by default, for every command: (1 - xy)^2, as in Figure 1 of paper A."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
@@ -12,8 +15,8 @@ class Scalar:
     """number of factors"""
     target: float = 1.0
     """what the product should be"""
-    scale: float = 0.5
-    """the factor in front"""
+    scale: float = SCALE
+    """the factor in front; with 1, as in Figure 1 of paper A, two factors have the critical step 1 / (2 target)"""
 
 
 @dataclasses.dataclass(frozen=True)

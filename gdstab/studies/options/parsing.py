@@ -5,6 +5,9 @@ from typing import TypeAlias
 Interval: TypeAlias = tuple[float, float]
 Box: TypeAlias = tuple[Interval, Interval]
 
+_MOST = 10_000_000
+"""Numbers in a range: more are a mistake, and would fill the memory before anything else is looked at."""
+
 
 def parse_range(text: str) -> list[float]:
     """Numbers from `low:high:number`, both ends included, or from a list with commas.
@@ -24,4 +27,6 @@ def parse_range(text: str) -> list[float]:
             f"expected low:high:number with low < high and at least two numbers, such as 0.02:0.6:30, or numbers with "
             f"commas between them, but got {text!r}"
         )
+    if number > _MOST:
+        raise ValueError(f"expected at most {_MOST:,} numbers in a range, but got {text!r}; lower the last one")
     return [(low * (number - 1 - i) + high * i) / (number - 1) for i in range(number)]

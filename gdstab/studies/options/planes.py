@@ -41,7 +41,7 @@ class Heatmap:
     """replace the run that is in the directory"""
     resume: bool = False
     """continue the interrupted run that is in the directory"""
-    loss: Loss = dataclasses.field(default_factory=lambda: Scalar(scale=1.0))
+    loss: Loss = dataclasses.field(default_factory=Scalar)
     """what is minimised: any of these, after all other options"""
 
 
@@ -49,10 +49,11 @@ class Heatmap:
 class Orbit:
     """Where do single orbits of gradient descent go, step by step?"""
 
-    step_sizes: tuple[float, ...] = (0.4, 1.1)
+    step_sizes: tuple[float, ...] = (0.2, 0.55)
     """one panel for each step size"""
-    boxes: tuple[Box, ...] = (((-0.2, 2.5), (0.0, 2.5)), ((0.7, 1.25), (0.65, 1.2)))
-    """what each panel shows: low and high end of both axes, panel after panel"""
+    boxes: tuple[Box, ...] = ()
+    """what each panel shows: low and high end of both axes, panel after panel, or once for all; by default around the
+    minima in the first quadrant, and closer above the critical step size of a product of two scalars"""
     start: tuple[float, ...] = ()
     """initial points, one after the other; by default a fan of points in each panel"""
     num_steps: int = 60

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from gdstab.studies.options.curvature import Critical
+from gdstab.studies.options.losses import Loss, Scalar
+from gdstab.studies.options.parsing import Box
 from gdstab.studies.options.planes import Heatmap, Orbit
 
 
@@ -36,8 +38,14 @@ class FigureA1b(Critical):
 class FigureA2(Orbit):
     """Figure 2 of paper A: orbits on both sides of the critical step size, for (1/2) (1 - xy)^2."""
 
+    step_sizes: tuple[float, ...] = (0.4, 1.1)
+    """one panel for each step size"""
+    boxes: tuple[Box, ...] = (((-0.2, 2.5), (0.0, 2.5)), ((0.7, 1.25), (0.65, 1.2)))
+    """what each panel shows: low and high end of both axes, panel after panel, or once for all"""
     out: Path = Path("runs/A.2")
     """directory of the results"""
+    loss: Loss = dataclasses.field(default_factory=lambda: Scalar(scale=0.5))
+    """what is minimised: any of these, after all other options"""
 
 
 @dataclasses.dataclass(frozen=True)
