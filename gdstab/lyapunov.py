@@ -2,7 +2,8 @@ r"""Lyapunov exponents of an update rule: how fast tangent vectors of its map gr
 
 Every exponent is a mean of logarithms along the orbit, so it comes with a standard error: the means over consecutive
 blocks of steps are compared with each other (batch means), which needs blocks longer than the orbit remembers. All is
-written for one orbit of the map on the whole state, momentum included; integer leaves (step counters) have no tangent.
+written for one orbit of the map on the whole state, momentum included; integer leaves (step counters, phases) advance
+with it and have no tangent.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab._clocks import clock_of
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count
@@ -89,7 +91,7 @@ def spectrum(
     >>> [round(float(value), 4) for value in jnp.exp(found.value)]
     [0.5, 0.5]
     """
-    size = _check(rule, state)
+    size = _check(rule, loss, state)
     if num is None and size > DENSE_LIMIT:
         raise ValueError(
             f"expected a state of at most {DENSE_LIMIT} numbers for the whole spectrum, got {size}; pass `num` for the "
@@ -133,7 +135,7 @@ def largest(
     >>> bool(found.value > 10 * found.standard_error)
     True
     """
-    _check(rule, state)
+    _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     tangent = _unit(_unravel(state)(_generic(state)) if tangent is None else tangent)[0]
     return _run(_push, cut, rule, loss, (state, tangent), step_size)
@@ -165,7 +167,7 @@ def average(
     >>> print(f"{found.value:.6f}")
     -0.693147
     """
-    _check(rule, state)
+    _check(rule, loss, state)
     cut = plan(num_steps, transient, blocks)
     return _run(_Look(observe), cut, rule, loss, (state, None), step_size)
 
@@ -214,9 +216,10 @@ def check_autonomous(rule: UpdateRule) -> None:
         )
 
 
-def _check(rule: UpdateRule, state: State) -> int:
+def _check(rule: UpdateRule, loss: LossFn, state: State) -> int:
     """The number of floating-point entries of the state, if it has exponents at all."""
     check_autonomous(rule)
+    clock_of(rule, loss, state)  # refuses what is no one map, nor one that comes round
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     if not size:
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")

@@ -1,7 +1,8 @@
 r"""One cycle of the update map: Newton's method on its p-fold map, its multipliers, its stability.
 
-A cycle is one of the *state* map, so that momentum is part of it. Integer leaves of a state (step counters) are held
-fixed throughout: a cycle is one of the floating-point entries, $n$ in number.
+A cycle is one of the *state* map, so that momentum is part of it. It is one of the floating-point entries, $n$ in
+number: a step counter whose influence fades (bias correction) is held at its limit. An integer whose influence does not
+fade (accumulated gradients, cyclic rules) is a phase: periods are whole rounds of it, counted in steps.
 """
 
 from typing import NamedTuple
@@ -15,11 +16,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int32
 
 from gdstab import stability
+from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.orbits.single import rollout, settle_from
 from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.stability.maps import coarseness, is_rough
 from gdstab.updates import UpdateRule
 
 _NEWTON_STEPS = 40
@@ -48,6 +51,7 @@ class Cycle(eqx.Module):
     residual: Scalar
     converged: Bool[Array, ""]
     period: int = eqx.field(static=True)
+    phases: int = eqx.field(static=True, default=1)  # steps of a round of the rule, of which the period is a multiple
 
     @property
     def radius(self) -> Scalar:
@@ -63,10 +67,11 @@ class Cycle(eqx.Module):
 
 
 def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
-    r"""The rule whose one step is `period` steps of `rule`, the integer leaves of the state held fixed.
+    r"""The rule whose one step is `period` steps of `rule`, the integer leaves of the state put back.
 
     Its fixed points are the cycles of `rule`, and `stability.multipliers(fold(rule, p), ...)` are their multipliers.
-    The period may be traced.
+    Counters are held at their limits; those that are a phase advance, and the period must be a multiple of their round.
+    The period may be traced: one that is no such multiple gives NaN then, and a ValueError otherwise.
 
     Examples
     --------
@@ -75,15 +80,7 @@ def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
     >>> float(fold(gradient_descent(), 3).step(lambda x: 0.5 * x**2, jnp.array(8.0), 0.5))
     1.0
     """
-
-    def step(loss, state, step_size):
-        def once(_, now):
-            moved = rule.step(loss, now, step_size)
-            return jax.tree.map(lambda new, old: new if eqx.is_inexact_array(old) else old, moved, state)
-
-        return lax.fori_loop(0, period, once, state)
-
-    return UpdateRule(rule.init, step, rule.theta, rule.autonomous)
+    return UpdateRule(rule.init, Rounds(rule, period), rule.theta, rule.autonomous)
 
 
 def newton(
@@ -104,15 +101,16 @@ def newton(
     too, as $\eta = \eta_0 + w \sigma$ with $\sigma$ one more unknown: the correction is then orthogonal to the branch,
     which may turn back in $\eta$ (Moore-Penrose continuation: Dhooge, Govaerts and Kuznetsov 2003, ACM TOMS 29).
 
-    `converged` says whether the residual came down to rounding; what it ended at is the best point it saw. The period
-    and the weight may be traced: one compilation serves all.
+    `converged` says whether the residual came down to rounding, at a point near which the map does what its Jacobian
+    says (none at a jump or a kink); what it ended at is the best point it saw. The period and the weight may be traced:
+    one compilation serves all.
     """
     floating, fixed = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(floating)
     dtype = flat.dtype
     weight = jnp.asarray(weight, dtype)
     rcond = float(jnp.finfo(dtype).eps) ** 0.5 if rank_tol is None else rank_tol
-    linearised = _displacement(fold(rule, period), loss, lambda x: eqx.combine(unravel(x), fixed))
+    displacement, linearised = _displacement(fold(rule, period), loss, lambda x: eqx.combine(unravel(x), fixed))
 
     def body(carry):
         (x, eta), value, (by_x, by_eta), best, smallest, idle, steps = carry
@@ -139,6 +137,9 @@ def newton(
     amplified = 100 * (1 + jnp.linalg.norm(by_x)) * jnp.sqrt(jnp.asarray(period, dtype))
     converged = residual <= eps * scale * jnp.minimum(amplified, 0.01 * eps**-0.5)
     jacobian = by_x + jnp.eye(x.size, dtype=dtype)
+    # Where the map jumps or has a kink the method converges to what is no cycle, with multipliers that say nothing.
+    rough = is_rough(lambda y: y + displacement(y, eta)[0], x, jacobian, coarseness(state))
+    converged &= jnp.isfinite(residual) & ~rough
     return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged)
 
 
@@ -153,13 +154,16 @@ def refine(
 ) -> Cycle:
     r"""The cycle of period `period` (or of a divisor of it) near `state`, by Newton's method; for one point, jittable.
 
+    Where the rule has a phase, such as accumulated gradients, the period is a multiple of its round.
+
     Its multipliers are the eigenvalues of $DG(s_{p-1}) \cdots DG(s_0)$. Look at `converged`: where there is no cycle
     nearby the result is none. `rank_tol` as in `newton`.
 
     Raises
     ------
     ValueError
-        If the rule is not autonomous (a schedule), or the period is not a positive integer.
+        If the rule is not autonomous (a schedule; integers in its state that neither fade nor come round), or the
+        period is not a positive integer, or no multiple of the round of its phase.
 
     Examples
     --------
@@ -180,15 +184,17 @@ def refine(
 
 @eqx.filter_jit
 def _refine(rule, loss, state, step_size, period, rank_tol):
-    found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol)
+    clock = clock_of(rule, loss, state)
+    found = newton(rule, loss, clock.late(state), step_size, period, rank_tol=rank_tol)
     states, theta = _along(rule, loss, found.state, found.step_size, period)
     multipliers = stability.multipliers(fold(rule, period), loss, found.state, found.step_size)
     shifted = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
     rtol = float(jnp.finfo(shifted.dtype).eps) ** 0.5 if rank_tol is None else rank_tol
     neutral = shifted.shape[0] - jnp.linalg.matrix_rank(shifted, rtol)
     return Cycle(
-        states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged, period
-    )
+        states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged, period,
+        clock.period,
+    )  # fmt: skip
 
 
 def find_cycle(
@@ -206,7 +212,8 @@ def find_cycle(
 
     The orbit is run until it comes back to itself after at most `max_period` steps (`outcomes.CycleTest`), until the
     gradient is below `grad_tol` (by default $\sqrt\epsilon$), at a fixed point, or for `max_steps` steps, after which
-    it may rest at a point where the gradient does not vanish.
+    it may rest at a point where the gradient does not vanish. Where the rule has a phase (accumulated gradients), the
+    period is a multiple of its round, and the orbit is looked at once in each.
 
     Parameters
     ----------
@@ -217,7 +224,8 @@ def find_cycle(
     ------
     ValueError
         If no cycle is found within the budget: the orbit leaves the ball of radius `escape_radius`, or is still
-        without a period after `max_steps`; if `max_period` is no positive integer; if the rule is not autonomous.
+        without a period after `max_steps`; if `max_period` is no positive integer; if the rule is not autonomous
+        (a schedule; integers in its state that neither fade nor come round).
 
     Examples
     --------
@@ -233,10 +241,11 @@ def find_cycle(
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     step_size = jnp.asarray(check_step_sizes(step_size, dtype))
     grad_tol = float(jnp.finfo(dtype).eps) ** 0.5 if grad_tol is None else grad_tol
-    longest = max_period if max_period > 1 else None
-    stopping = StoppingRule(None, grad_tol, escape_radius, max_steps, longest)
-    end = _end_of_orbit(rule, loss, state, step_size, stopping)
-    cycle = refine(rule, loss, end.state, step_size, max(int(end.period), 1))
+    phases = clock_of(rule, loss, state).period
+    longest = max(max_period // phases, 1)
+    stopping = StoppingRule(None, grad_tol, escape_radius, -(-max_steps // phases), longest if longest > 1 else None)
+    end = _end_of_orbit(strobed(rule, loss, state), loss, state, step_size, stopping, phases)
+    cycle = refine(rule, loss, end.state, step_size, phases * max(int(end.period), 1))
     if not cycle.converged:
         raise ValueError(
             f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
@@ -258,11 +267,11 @@ def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
     flat = np.concatenate([leaf.reshape(cycle.period, -1) for leaf in leaves], axis=1)
     tol = 10 * float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else tol
     near = tol * (1 + np.linalg.norm(flat[0]))
-    divisors = (d for d in range(1, cycle.period) if cycle.period % d == 0)
+    divisors = (d for d in range(cycle.phases, cycle.period, cycle.phases) if cycle.period % d == 0)
     return next((d for d in divisors if np.linalg.norm(flat[d] - flat[0]) <= near), cycle.period)
 
 
-def _end_of_orbit(rule, loss, state, step_size, stopping):
+def _end_of_orbit(rule, loss, state, step_size, stopping, phases):
     """Where the orbit ends, which must be a cycle or a point where it rests."""
     end, displacement = _settle(rule, loss, state, step_size, stopping)
     outcome = Outcome(int(end.outcome))
@@ -270,11 +279,18 @@ def _end_of_orbit(rule, loss, state, step_size, stopping):
     at_rest = outcome == Outcome.UNDECIDED and displacement <= 10 * jnp.finfo(step_size.dtype).eps ** 0.5
     if outcome not in (Outcome.CYCLING, Outcome.CONVERGED) and not at_rest:
         raise ValueError(
-            f"expected an orbit that ends on a cycle of period up to {stopping.max_period or 1} within "
-            f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
-            f"{int(end.steps)}; raise `max_period` or `max_steps`, or start elsewhere"
+            f"expected an orbit that ends on a cycle of period up to {phases * (stopping.max_period or 1)} within "
+            f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} "
+            f"after {phases * int(end.steps)}; {_ADVICE[outcome]}"
         )
     return end
+
+
+_ADVICE = {
+    Outcome.UNDECIDED: "raise `max_period` or `max_steps`, or start elsewhere",
+    Outcome.DIVERGED: "lower the step size, or start elsewhere",
+    Outcome.NONFINITE: "lower the step size, or start where loss and gradient are finite",
+}
 
 
 @eqx.filter_jit
@@ -287,7 +303,7 @@ def _settle(rule, loss, state, step_size, stopping):
 
 
 def _displacement(rule, loss, state_of):
-    """Build `(x, eta) -> (G(x) - x, its derivatives by x and eta)`."""
+    """Build `(x, eta) -> G(x) - x`, twice, and `(x, eta) -> (G(x) - x, its derivatives by x and eta)`."""
 
     def displacement(x, eta):
         moved = rule.step(loss, state_of(x), eta)
@@ -299,13 +315,12 @@ def _displacement(rule, loss, state_of):
             slopes, value = jax.jacfwd(displacement, argnums=(0, 1), has_aux=True)(x, eta)
         return value, slopes
 
-    return linearised
+    return displacement, linearised
 
 
 def _along(rule, loss, state, step_size, period):
     """States and parameters along a cycle, from `state` on."""
-    once = fold(rule, 1)
-    run = rollout(once, period - 1, observe=lambda s: (s, rule.theta(s)))
+    run = rollout(once(rule, loss, state), period - 1, observe=lambda s: (s, rule.theta(s)))
     rest = run(loss, state, step_size)[1]
     return jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), (state, rule.theta(state)), rest)
 

@@ -17,6 +17,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
+from gdstab._clocks import whole
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import check_count, check_loss, check_positive
 from gdstab.stability.maps import check_autonomous, jacobian
@@ -280,6 +281,7 @@ def centre_stable(
     check_autonomous(rule)
     check_loss(loss, rule.theta(state))
     check_count(max_iterations, "max_iterations")
+    rule = whole(rule, loss, state)
     z = ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0]
     eps = float(jnp.finfo(z.dtype).eps)
     step = _Flat(rule, loss, state, jnp.asarray(check_positive(step_size, "step_size"), z.dtype))
