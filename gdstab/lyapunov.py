@@ -6,6 +6,7 @@ written for one orbit of the map on the whole state, momentum included; integer 
 with it and have no tangent.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,12 +76,15 @@ def spectrum(
     Returns
     -------
     An `Average` of shape `[num]`. An exponent is -inf where the map loses a dimension (a step size of exactly 1 over a
-    curvature), and not finite where the orbit left for infinity; its standard error is then inf.
+    curvature), and not finite where the orbit left for infinity; its standard error is then inf. Traced, it is NaN
+    where the map has no derivative.
 
     Raises
     ------
     ValueError
-        If the rule follows a schedule, the state has no floating-point entry or too many, or the steps are too few.
+        If the rule follows a schedule or its integers neither fade nor come round, the state has no floating-point
+        entry or too many, the steps are too few, or the map has no derivative along the orbit: it stays finite, and the
+        exponents do not, or exceed half the logarithm of the resolution.
 
     Examples
     --------
@@ -230,7 +234,34 @@ def _run(advance: Callable, cut: Plan, rule: UpdateRule, loss: LossFn, carry, st
     """Jitted; the floats of a loss are traced, so that a sweep over them compiles once."""
     arrays, static = eqx.partition(loss, lambda leaf: eqx.is_array(leaf) or eqx.is_inexact_array_like(leaf))
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(carry[0], eqx.is_inexact_array)))
-    return _accumulate(advance, cut, rule, static, arrays, carry, jnp.asarray(step_size, dtype))
+    found = _accumulate(advance, cut, rule, static, arrays, carry, jnp.asarray(step_size, dtype))
+    return found if isinstance(advance, _Look) else _measurable(found, rule)
+
+
+def _measurable(found: Average, rule: UpdateRule) -> Average:
+    r"""The exponents, refused where the map has no derivative along the orbit; traced, they become NaN.
+
+    That is where the orbit stays finite and they are NaN or inf, or more than $\tfrac12 \ln \epsilon^{-1}$: a step that
+    stretches so much, time and again, makes of rounding half of all digits, and of the next one all.
+    """
+    dtype = found.value.dtype
+    most = -0.5 * math.log(float(jnp.finfo(dtype).eps))
+    bounded = jnp.isfinite(sum_squares(rule.theta(found.state)))
+    rough = bounded & ~jnp.all(found.value <= most)  # -inf where the map loses a dimension is right
+    if isinstance(rough, jax.core.Tracer):
+        value = jnp.where(rough, jnp.nan, found.value)
+        return eqx.tree_at(
+            lambda tree: (tree.value, tree.standard_error),
+            found,
+            (value, jnp.where(rough, jnp.inf, found.standard_error)),
+        )
+    if rough:
+        raise ValueError(
+            "expected an update map with a derivative along the orbit, got exponents that no orbit can have in this "
+            "precision: the map jumps or divides by zero (quasi-Newton memories and adaptive rules do as they come to "
+            "rest); take fewer steps, before the orbit rests, or hold the second moment by `updates.frozen`"
+        )
+    return found
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
