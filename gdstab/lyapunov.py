@@ -2,9 +2,11 @@ r"""Lyapunov exponents of an update rule: how fast tangent vectors of its map gr
 
 Every exponent is a mean of logarithms along the orbit, so it comes with a standard error: the means over consecutive
 blocks of steps are compared with each other (batch means), which needs blocks longer than the orbit remembers. All is
-written for one orbit of the map on the whole state, momentum included; integer leaves (step counters) have no tangent.
+written for one orbit of the map on the whole state, momentum included; integer leaves (step counters, phases) advance
+with it and have no tangent.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gdstab._clocks import clock_of
 from gdstab._compiling import jit
 from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
@@ -75,12 +78,15 @@ def spectrum(
     Returns
     -------
     An `Average` of shape `[num]`. An exponent is -inf where the map loses a dimension (a step size of exactly 1 over a
-    curvature), and not finite where the orbit left for infinity; its standard error is then inf.
+    curvature), and not finite where the orbit left for infinity; its standard error is then inf. Traced, it is NaN
+    where the map has no derivative.
 
     Raises
     ------
     ValueError
-        If the rule follows a schedule, the state has no floating-point entry or too many, or the steps are too few.
+        If the rule follows a schedule or its integers neither fade nor come round, the state has no floating-point
+        entry or too many, the steps are too few, or the map has no derivative along the orbit: it stays finite, and the
+        exponents do not, or exceed half the logarithm of the resolution.
 
     Examples
     --------
@@ -221,6 +227,7 @@ def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
     check_autonomous(rule)
     state = as_state(state)
     check_loss(loss, rule.theta(state))
+    clock_of(rule, loss, state)  # refuses what is no one map, nor one that comes round
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
     if not size:
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
@@ -229,7 +236,34 @@ def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
 
 def _run(advance: Callable, cut: Plan, rule: UpdateRule, loss: LossFn, carry, step_size) -> Average:
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(carry[0], eqx.is_inexact_array)))
-    return _accumulate(advance, cut, rule, loss, carry, jnp.asarray(step_size, dtype))
+    found = _accumulate(advance, cut, rule, loss, carry, jnp.asarray(step_size, dtype))
+    return found if isinstance(advance, _Look) else _measurable(found, rule)
+
+
+def _measurable(found: Average, rule: UpdateRule) -> Average:
+    r"""The exponents, refused where the map has no derivative along the orbit; traced, they become NaN.
+
+    That is where the orbit stays finite and they are NaN or inf, or more than $\tfrac12 \ln \epsilon^{-1}$: a step that
+    stretches so much, time and again, makes of rounding half of all digits, and of the next one all.
+    """
+    dtype = found.value.dtype
+    most = -0.5 * math.log(float(jnp.finfo(dtype).eps))
+    bounded = jnp.isfinite(sum_squares(rule.theta(found.state)))
+    rough = bounded & ~jnp.all(found.value <= most)  # -inf where the map loses a dimension is right
+    if isinstance(rough, jax.core.Tracer):
+        value = jnp.where(rough, jnp.nan, found.value)
+        return eqx.tree_at(
+            lambda tree: (tree.value, tree.standard_error),
+            found,
+            (value, jnp.where(rough, jnp.inf, found.standard_error)),
+        )
+    if rough:
+        raise ValueError(
+            "expected an update map with a derivative along the orbit, got exponents that no orbit can have in this "
+            "precision: the map jumps or divides by zero (quasi-Newton memories and adaptive rules do as they come to "
+            "rest); take fewer steps, before the orbit rests, or hold the second moment by `updates.frozen`"
+        )
+    return found
 
 
 @partial(jit, traced=is_number)  # the floats of a loss too, so that a sweep over them compiles once

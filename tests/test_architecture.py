@@ -15,18 +15,8 @@ import gdstab
 
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
-    {
-        "_types",
-        "_validate",
-        "_numerics",
-        "_sorting",
-        "_staging",
-        "_identity",
-        "_guard",
-        "_compiling",
-        "_reads",
-        "_arguments",
-    },
+    {"_types", "_validate", "_numerics", "_sorting", "_staging", "_identity", "_guard", "_compiling", "_reads"}
+    | {"_arguments", "_trials", "_clocks"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gdstab._clocks import clock_of, strobed
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import as_theta, check_loss, check_positive
@@ -60,8 +61,12 @@ class Walk(eqx.Module):
     def period(self, state: State, step_size, max_period: int, reach):
         """The period of the cycle that the orbit is on by now, int32; 0 if none up to `max_period` is found.
 
-        `reach` is how far the orbit has been, as `orbits.extent` has it: what is small is small against that.
+        `reach` is how far the orbit has been, as `orbits.extent` has it: what is small is small against that. Of a rule
+        with a phase the period is a multiple of its round, in which the orbit is looked at once.
         """
+        if (phases := clock_of(self.rule, self.loss, state).period) > 1:
+            seen = Walk(strobed(self.rule, self.loss, state), self.loss, self.escape_radius)
+            return phases * seen.period(state, step_size, max(max_period // phases, 1), reach)
         rule, stopping = self.rule, StoppingRule(max_period=max(max_period, 2))
         begin = begin_cycle_test(state, rule.theta(state))
 
@@ -133,6 +138,7 @@ def check_lanes(
     starts = jax.tree.unflatten(jax.tree.structure(starts), leaves)
     check_loss(loss, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts))
     dtype = np.dtype(_dtype(starts))
+    clock_of(rule, loss, _one_state(rule, starts))
     if escape_radius is not None:
         check_range(StoppingRule(escape_radius=check_positive(escape_radius, "escape_radius")), dtype)
     return starts, sizes.pop(), dtype
@@ -164,10 +170,15 @@ def chunk_size(rule: UpdateRule, starts: Theta) -> int | None:
     """Orbits to advance together: few on a CPU, so that they stay in its cache; elsewhere what memory allows."""
     if jax.default_backend() != "cpu":
         return None
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts)
-    state = jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), _dtype(starts)))
+    state = _one_state(rule, starts)
     size = sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     return max(_CHUNK_BYTES // size, 16)
+
+
+def _one_state(rule: UpdateRule, starts: Theta):
+    """The shapes of the state of one orbit."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), starts)
+    return jax.eval_shape(rule.init, one, jax.ShapeDtypeStruct((), _dtype(starts)))
 
 
 def _dtype(theta: Theta):

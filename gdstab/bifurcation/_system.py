@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from gdstab._clocks import check_rounds, clock_of
 from gdstab._compiling import jit
 from gdstab._numerics import magnitude
 from gdstab.orbits import fold, newton
@@ -20,7 +21,8 @@ class Point(NamedTuple):
     step_size: float
     multipliers: np.ndarray  # [n], complex, largest modulus first
     tangent: np.ndarray  # [n + 1], of the branch, in (x, step size / weight)
-    half: np.ndarray  # [n], from x to the state half a period later; vanishes where the cycle has half the period
+    half: np.ndarray  # [n], from x to the state half a period later; vanishes where the cycle has half the period.
+    # 0 where there is none of half the period, be it odd, or no whole number of rounds of the phase of the rule.
     rank: int  # of DG^p - I
 
 
@@ -33,7 +35,11 @@ class System:
     """
 
     def __init__(self, rule, loss, like, period: int, span: float, rank_tol: float | None = None, scale: float = 0.0):
-        self.rule, self.loss, self.like, self.period = rule, loss, jax.tree.map(jnp.asarray, like), period
+        clock = clock_of(rule, loss, like)
+        check_rounds(clock, period)
+        self.rule, self.loss, self.period = rule, loss, period
+        self.like = clock.late(jax.tree.map(jnp.asarray, like))
+        self.halves = period % (2 * clock.period) == 0
         start = self.vector(self.like)
         self.dtype = start.dtype
         self.scale = max(float(scale), float(np.linalg.norm(start)))
@@ -65,8 +71,8 @@ class System:
         """
         x, eta, jacobian, by_eta, half, converged = _solve(
             self.rule, self.loss, self.like, np.asarray(x, self.dtype), np.asarray(step_size, self.dtype),
-            np.int32(self.period), np.asarray(0.0 if fixed else self.weight, self.dtype), self.rank_tol,
-            np.asarray(self.scale, self.dtype),
+            np.int32(self.period), np.int32(self.period // 2 if self.halves else 0),
+            np.asarray(0.0 if fixed else self.weight, self.dtype), self.rank_tol, np.asarray(self.scale, self.dtype),
         )  # fmt: skip
         if not converged:
             return None
@@ -98,9 +104,9 @@ class System:
 
 
 @jit
-def _solve(rule, loss, like, x, step_size, period, weight, rank_tol, scale):
+def _solve(rule, loss, like, x, step_size, period, half, weight, rank_tol, scale):
     found = newton(rule, loss, _state(like, x), step_size, period, weight=weight, rank_tol=rank_tol, scale=scale)
-    moved = fold(rule, period // 2).step(loss, found.state, found.step_size)
+    moved = fold(rule, half).step(loss, found.state, found.step_size)
     here, there = (ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0] for state in (found.state, moved))
     return here, found.step_size, found.jacobian, found.sensitivity, there - here, found.converged
 

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gdstab._clocks import once
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.bifurcation._system import Point, System
 from gdstab.bifurcation.points import Bifurcation, Kind, find_between, flip_test, is_stable, unit_test
 from gdstab.ensembles import map_points
-from gdstab.orbits import Cycle, fold, rollout
+from gdstab.orbits import Cycle, rollout
 
 _SMALLEST_STEP = 1e-9
 _TEST_CHANGE = 0.5  # of a multiplier near -1 or 1 in one step: so that no second crossing is skipped
@@ -167,7 +168,7 @@ class _Along(NamedTuple):
 
     def __call__(self, point):
         state, step_size = point
-        return rollout(fold(self.rule, 1), self.period)(self.loss, state, step_size)[1]
+        return rollout(once(self.rule, self.loss, state), self.period)(self.loss, state, step_size)[1]
 
 
 def _check_range(cycle, low, high):
@@ -245,7 +246,7 @@ def _birth(system: System, now: Point, then: Point) -> Bifurcation | None:
     """The flip of the cycle of half the period, where a doubled one is about to shrink to it."""
     size, shrunk = np.linalg.norm(now.half), np.linalg.norm(then.half)
     turned = now.half @ then.half < 0
-    if system.period % 2 or not (turned or shrunk < 0.7 * size):
+    if not (system.halves and (turned or shrunk < 0.7 * size)):
         return None
     mother = system.of_period(system.period // 2)
     # The square of the size is linear in the step size, near the birth.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int32
 
+from gdstab._clocks import check_rounds, clock_of
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State
 from gdstab.orbits import fold
@@ -77,6 +78,7 @@ def flip_form(
     (-4.0, 1.0, True)
     """
     dtype = jnp.result_type(*jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
+    check_rounds(clock_of(rule, loss, state), period)
     return _flip_form(rule, loss, state, jnp.asarray(step_size, dtype), jnp.asarray(period, jnp.int32), rank_tol)
 
 

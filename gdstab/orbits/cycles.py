@@ -1,7 +1,8 @@
 r"""One cycle of the update map: Newton's method on its p-fold map, its multipliers, its stability.
 
-A cycle is one of the *state* map, so that momentum is part of it. Integer leaves of a state (step counters) are held
-fixed throughout: a cycle is one of the floating-point entries, $n$ in number.
+A cycle is one of the *state* map, so that momentum is part of it. It is one of the floating-point entries, $n$ in
+number: a step counter whose influence fades (bias correction) is held at its limit. An integer whose influence does not
+fade (accumulated gradients, cyclic rules) is a phase: periods are whole rounds of it, counted in steps.
 """
 
 import dataclasses
@@ -16,12 +17,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int32
 
 from gdstab import stability
+from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_count, check_loss, check_step_sizes
 from gdstab.orbits._ends import distance, run_on
 from gdstab.orbits.single import aside, escape_from, rollout, shifted
 from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.stability.maps import coarseness, is_rough
 from gdstab.stability.units import part_units
 from gdstab.updates import UpdateRule
 
@@ -53,6 +56,7 @@ class Cycle(eqx.Module):
     converged: Bool[Array, ""]
     scale: Scalar  # the size of a state against which the residual is small: of the orbit that ended here, if one did
     period: int = eqx.field(static=True)
+    phases: int = eqx.field(static=True, default=1)  # steps of a round of the rule, of which the period is a multiple
 
     @property
     def radius(self) -> Scalar:
@@ -68,10 +72,11 @@ class Cycle(eqx.Module):
 
 
 def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
-    r"""The rule whose one step is `period` steps of `rule`, the integer leaves of the state held fixed.
+    r"""The rule whose one step is `period` steps of `rule`, the integer leaves of the state put back.
 
     Its fixed points are the cycles of `rule`, and `stability.multipliers(fold(rule, p), ...)` are their multipliers.
-    The period may be traced.
+    Counters are held at their limits; those that are a phase advance, and the period must be a multiple of their round.
+    The period may be traced: one that is no such multiple gives NaN then, and a ValueError otherwise.
 
     Examples
     --------
@@ -80,15 +85,7 @@ def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
     >>> float(fold(gradient_descent(), 3).step(lambda x: 0.5 * x**2, jnp.array(8.0), 0.5))
     1.0
     """
-
-    def step(loss, state, step_size):
-        def once(_, now):
-            moved = rule.step(loss, now, step_size)
-            return jax.tree.map(lambda new, old: new if eqx.is_inexact_array(old) else old, moved, state)
-
-        return lax.fori_loop(0, period, once, state)
-
-    return UpdateRule(rule.init, step, rule.theta, rule.autonomous)
+    return UpdateRule(rule.init, Rounds(rule, period), rule.theta, rule.autonomous)
 
 
 def newton(
@@ -111,16 +108,17 @@ def newton(
     which may turn back in $\eta$ (Moore-Penrose continuation: Dhooge, Govaerts and Kuznetsov 2003, ACM TOMS 29).
 
     `converged` says whether the residual came down to rounding of the state, whose size is that of the guess or of the
-    solution, or `scale`, whichever is the largest; what it ended at is the best point it saw. Momentum and parameters,
-    which have different units, are weighted such that each acts on the other alike. The period, the weight and the
-    scale may be traced: one compilation serves all.
+    solution, or `scale`, whichever is the largest, at a point near which the map does what its Jacobian says (none at a
+    jump or a kink); what it ended at is the best point it saw. Momentum and parameters, which have different units, are
+    weighted such that each acts on the other alike. The period, the weight and the scale may be traced: one compilation
+    serves all.
     """
     floating, fixed = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(floating)
     dtype = flat.dtype
     weight = jnp.asarray(weight, dtype)
     rcond = float(jnp.finfo(dtype).eps) ** 0.5 if rank_tol is None else rank_tol
-    linearised = _displacement(fold(rule, period), loss, lambda x: eqx.combine(unravel(x), fixed))
+    displacement, linearised = _displacement(fold(rule, period), loss, lambda x: eqx.combine(unravel(x), fixed))
 
     def body(carry):
         (x, eta), value, (by_x, by_eta), best, smallest, idle, steps = carry
@@ -151,6 +149,9 @@ def newton(
     amplified = 100 * (1 + slope) * jnp.sqrt(jnp.asarray(period, dtype))
     converged = residual <= eps * scale * jnp.minimum(amplified, 0.01 * eps**-0.5)
     jacobian = by_x + jnp.eye(x.size, dtype=dtype)
+    # Where the map jumps or has a kink the method converges to what is no cycle, with multipliers that say nothing.
+    rough = is_rough(lambda y: y + displacement(y, eta)[0], x, jacobian, coarseness(state), size=scale)
+    converged &= jnp.isfinite(residual) & ~rough
     return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged, scale)
 
 
@@ -166,13 +167,16 @@ def refine(
 ) -> Cycle:
     r"""The cycle of period `period` (or of a divisor of it) near `state`, by Newton's method; for one point, jittable.
 
+    Where the rule has a phase, such as accumulated gradients, the period is a multiple of its round.
+
     Its multipliers are the eigenvalues of $DG(s_{p-1}) \cdots DG(s_0)$. Look at `converged`: where there is no cycle
     nearby the result is none. `rank_tol` and `scale` as in `newton`.
 
     Raises
     ------
     ValueError
-        If the rule is not autonomous (a schedule), or the period is not a positive integer.
+        If the rule is not autonomous (a schedule; integers in its state that neither fade nor come round), or the
+        period is not a positive integer, or no multiple of the round of its phase.
 
     Examples
     --------
@@ -194,7 +198,8 @@ def refine(
 
 @jit
 def _refine(rule, loss, state, step_size, period, rank_tol, scale):
-    found = newton(rule, loss, state, step_size, period, rank_tol=rank_tol, scale=scale)
+    clock = clock_of(rule, loss, state)
+    found = newton(rule, loss, clock.late(state), step_size, period, rank_tol=rank_tol, scale=scale)
     states, theta = _along(rule, loss, found.state, found.step_size, period)
     multipliers = stability.multipliers(fold(rule, period), loss, found.state, found.step_size)
     moves = found.jacobian - jnp.eye(found.sensitivity.size, dtype=found.jacobian.dtype)
@@ -203,7 +208,7 @@ def _refine(rule, loss, state, step_size, period, rank_tol, scale):
     neutral = moves.shape[0] - jnp.linalg.matrix_rank(moves * units[None] / units[:, None], rtol)
     return Cycle(
         states, theta, found.step_size, multipliers, neutral.astype(jnp.int32), found.residual, found.converged,
-        found.scale, period,
+        found.scale, period, clock.period,
     )  # fmt: skip
 
 
@@ -223,7 +228,8 @@ def find_cycle(
     The orbit is run until it comes back to itself after at most `max_period` steps (`outcomes.CycleTest`), or a step is
     short against its own extent. Newton's method must then lead to a cycle nearby that attracts: from one that does
     not, such as a saddle that the orbit passes slowly, it is run on, pushed off if it rests there. So the answer
-    depends neither on the units of the loss nor on those of the parameters.
+    depends neither on the units of the loss nor on those of the parameters. Where the rule has a phase (accumulated
+    gradients), the period is a multiple of its round, and the orbit is looked at once in each.
 
     Parameters
     ----------
@@ -238,7 +244,8 @@ def find_cycle(
     ------
     ValueError
         If no cycle is found within the budget: the orbit leaves the ball of radius `escape_radius`, or is still
-        without a period after `max_steps`; if `max_period` is no positive integer; if the rule is not autonomous.
+        without a period after `max_steps`; if `max_period` is no positive integer; if the rule is not autonomous
+        (a schedule; integers in its state that neither fade nor come round).
 
     Examples
     --------
@@ -254,9 +261,11 @@ def find_cycle(
     check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     step_size = jnp.asarray(check_step_sizes(step_size, dtype))
-    longest = max_period if max_period > 1 else None
+    phases = clock_of(rule, loss, state).period
+    longest = max(max_period // phases, 1)
     radius = escape_from(rule.theta(state)) if escape_radius is None else escape_radius
-    return _attractor(rule, loss, state, step_size, StoppingRule(None, grad_tol, radius, max_steps, longest))
+    stopping = StoppingRule(None, grad_tol, radius, -(-max_steps // phases), longest if longest > 1 else None)
+    return _attractor(rule, loss, state, step_size, stopping, phases)
 
 
 def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
@@ -271,26 +280,26 @@ def minimal_period(cycle: Cycle, tol: float | None = None) -> int:
     near = (10 * eps**0.5 if tol is None else tol) * np.abs(flat).max(initial=0)
     # What Newton's method leaves of a fixed point at 0 is no cycle, though it hops about 0.
     near = max(near, float(cycle.residual) * eps**-0.5)
-    divisors = (d for d in range(1, cycle.period) if cycle.period % d == 0)
+    divisors = (d for d in range(cycle.phases, cycle.period, cycle.phases) if cycle.period % d == 0)
     return next((d for d in divisors if np.abs(np.roll(flat, d, axis=0) - flat).max() <= near), cycle.period)
 
 
-def _attractor(rule, loss, state, step_size, stopping) -> Cycle:
+def _attractor(rule, loss, state, step_size, stopping, phases: int) -> Cycle:
     """The cycle that the orbit does not leave any more; tolerances shrink from passage to passage."""
     eps = float(jnp.finfo(step_size.dtype).eps)
     tol, away, patience, done, cycle = eps**0.5, -1.0, 0, 0, None
-    points = jax.tree.map(lambda leaf: leaf[None], rule.theta(state))
+    points, seen = jax.tree.map(lambda leaf: leaf[None], rule.theta(state)), strobed(rule, loss, state)
     while True:
         rest = dataclasses.replace(stopping, max_steps=stopping.max_steps - done, cycle_tol=tol)
-        end = run_on(rule, loss, state, step_size, rest, points, away, patience)
+        end = run_on(seen, loss, state, step_size, rest, points, away, patience)
         done, state, reach = done + int(end.steps), end.state, float(end.reach)
-        theta, outcome, period = rule.theta(state), Outcome(int(end.outcome)), max(int(end.period), 1)
+        theta, outcome, period = rule.theta(state), Outcome(int(end.outcome)), phases * max(int(end.period), 1)
         if not end.left and outcome == Outcome.UNDECIDED and done < stopping.max_steps:  # at rest, or all but
             away = max(eps**0.5 * reach, eps**4)
             state = shifted(rule, state, aside(theta, away))
             continue
         if not end.period and outcome != Outcome.CONVERGED:
-            raise ValueError(_why_not(outcome, cycle, stopping, done, step_size))
+            raise ValueError(_why_not(outcome, cycle, stopping, done, step_size, phases))
         cycle = _refine(rule, loss, state, step_size, period, None, end.reach)
         apart = distance(theta, cycle.theta)
         if cycle.converged and (apart <= eps**0.2 * reach or outcome == Outcome.CONVERGED):
@@ -306,7 +315,7 @@ def _attractor(rule, loss, state, step_size, stopping) -> Cycle:
         tol = max(tol / 16, 4 * eps)
 
 
-def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_size) -> str:
+def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_size, phases: int) -> str:
     """What to say of an orbit that ends on no cycle."""
     if cycle is not None and not cycle.converged and outcome == Outcome.UNDECIDED:
         return (
@@ -315,14 +324,21 @@ def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_s
             "point is not"
         )
     return (
-        f"expected an orbit that ends on a cycle of period up to {stopping.max_period or 1} within "
-        f"{stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
-        f"{steps}; raise `max_period` or `max_steps`, or start elsewhere"
+        f"expected an orbit that ends on a cycle of period up to {phases * (stopping.max_period or 1)} within "
+        f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
+        f"{phases * steps}; {_ADVICE[outcome]}"
     )
 
 
+_ADVICE = {
+    Outcome.UNDECIDED: "raise `max_period` or `max_steps`, or start elsewhere",
+    Outcome.DIVERGED: "lower the step size, or start elsewhere",
+    Outcome.NONFINITE: "lower the step size, or start where loss and gradient are finite",
+}
+
+
 def _displacement(rule, loss, state_of):
-    """Build `(x, eta) -> (G(x) - x, its derivatives by x and eta)`."""
+    """Build `(x, eta) -> G(x) - x`, twice, and `(x, eta) -> (G(x) - x, its derivatives by x and eta)`."""
 
     def displacement(x, eta):
         moved = rule.step(loss, state_of(x), eta)
@@ -334,13 +350,12 @@ def _displacement(rule, loss, state_of):
             slopes, value = jax.jacfwd(displacement, argnums=(0, 1), has_aux=True)(x, eta)
         return value, slopes
 
-    return linearised
+    return displacement, linearised
 
 
 def _along(rule, loss, state, step_size, period):
     """States and parameters along a cycle, from `state` on."""
-    once = fold(rule, 1)
-    run = rollout(once, period - 1, observe=lambda s: (s, rule.theta(s)))
+    run = rollout(once(rule, loss, state), period - 1, observe=lambda s: (s, rule.theta(s)))
     rest = run(loss, state, step_size)[1]
     return jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), (state, rule.theta(state)), rest)
 

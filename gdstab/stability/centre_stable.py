@@ -18,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from gdstab import _arguments as arguments
+from gdstab._clocks import whole
 from gdstab._compiling import jit
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
@@ -293,6 +294,7 @@ def centre_stable(
     state = as_state(state)
     check_loss(loss, rule.theta(state))
     max_iterations = check_count(max_iterations, "max_iterations")
+    rule = whole(rule, loss, state)
     z = ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0]
     eps = float(jnp.finfo(z.dtype).eps)
     step = _Flat(rule, loss, state, jnp.asarray(check_positive(step_size, "step_size"), z.dtype))

@@ -11,11 +11,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gdstab import _arguments as arguments
+from gdstab._clocks import clock_of, whole
 from gdstab._compiling import jit
-from gdstab._numerics import magnitude
-from gdstab._types import LossFn, State, Theta
+from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_loss, check_positive
-from gdstab.stability.maps import check_autonomous, jacobian
+from gdstab.stability.maps import ROUGH, SINGULAR, check_autonomous, coarseness, is_rough, jacobian
 from gdstab.stability.units import part_units
 
 
@@ -32,7 +32,8 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     r"""The fixed point of the whole map above the critical point `theta`: momentum at rest, counters at their limit.
 
     The state is the one that `rule.init` makes; step counters are set so high that bias correction has faded. It is
-    checked that one update leaves it where it is, and that the map has a derivative there. Runs on the host.
+    checked that one update leaves it where it is, and that the map has a derivative there; where an integer is a phase
+    (accumulated gradients) this is the map of a whole round of it, as in `jacobian`. Runs on the host.
 
     Parameters
     ----------
@@ -59,9 +60,18 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
     [0.0, 0.0]
     """
     theta = _check(rule, loss, theta, step_size)
-    eta, state = _at_rest(rule, theta, step_size)
+    eta, state = _at_rest(rule, loss, theta, step_size)
+    check_rests(rule, loss, state, eta, tol=tol)
+    _refuse_rough(whole(rule, loss, state), loss, state, eta)
+    return state
+
+
+def check_rests(rule, loss: LossFn, state: State, step_size, *, tol: float | None = None) -> State:
+    """The state, refused unless an update (of a rule with a phase, a whole round of them) leaves it where it is."""
+    rule = whole(rule, loss, state)
     flat = _flat(state)
     tol = float(np.finfo(flat.dtype).eps) ** 0.5 if tol is None else check_positive(tol, "tol")
+    eta = jnp.asarray(step_size, flat.dtype)
     moves, size = _moved(rule, loss, state, eta, flat)
     if not moves <= tol * size:
         raise ValueError(
@@ -69,7 +79,6 @@ def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | N
             f"{moves:.3g}: theta is no critical point of the loss (or not to {tol:.1g} of its size: raise `tol`), "
             "weight decay moves it (find it by `fixed_point`), or the rule never rests (normalised steps)"
         )
-    _refuse_rough(rule, loss, state, eta, flat)
     return state
 
 
@@ -97,7 +106,8 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     2.0
     """
     guess = _check(rule, loss, guess, step_size)
-    eta, state = _at_rest(rule, guess, step_size)
+    eta, state = _at_rest(rule, loss, guess, step_size)
+    rule = whole(rule, loss, state)
     x = start = _flat(state)
     eps = float(np.finfo(x.dtype).eps)
     tol = eps**0.75 if tol is None else check_positive(tol, "tol")
@@ -105,13 +115,14 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
     def moves(x):
         return np.asarray(_displacement(rule, loss, state, eta, jnp.asarray(x, state_dtype)), float)
 
-    def slope(x):
-        return np.asarray(_slope(rule, loss, state, eta, jnp.asarray(x, state_dtype)), float) - np.eye(x.size)
+    def slopes(x):
+        there = _combined(state, jnp.asarray(x, state_dtype))
+        return np.asarray(slope(rule, loss, there, eta), float) - np.eye(x.size)
 
     state_dtype = x.dtype
-    x = scipy.optimize.root(moves, np.asarray(x, float), jac=slope, method="lm", options={"xtol": eps, "ftol": eps}).x
+    x = scipy.optimize.root(moves, np.asarray(x, float), jac=slopes, method="lm", options={"xtol": eps, "ftol": eps}).x
     for _ in range(3):
-        step = np.linalg.lstsq(slope(x), -moves(x), rcond=eps**0.5)[0]
+        step = np.linalg.lstsq(slopes(x), -moves(x), rcond=eps**0.5)[0]
         if np.isfinite(step).all() and np.linalg.norm(moves(x + step)) < np.linalg.norm(moves(x)):
             x = x + step
     residual, size = _moved(rule, loss, state, eta, jnp.asarray(x, state_dtype))
@@ -121,8 +132,8 @@ def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: floa
             "raise `tol`, or does the rule never rest (sign descent, Lion, normalised steps)?"
         )
     flat = jnp.asarray(x, state_dtype)
-    _refuse_rough(rule, loss, state, eta, flat)
     found = _combined(state, flat)
+    _refuse_rough(rule, loss, found, eta)
     return FixedPoint(found, rule.theta(found), residual)
 
 
@@ -135,18 +146,11 @@ def _check(rule, loss, theta, step_size) -> Theta:
     return check_loss(loss, theta)
 
 
-def _at_rest(rule, theta, step_size):
+def _at_rest(rule, loss, theta, step_size):
     """The step size in the dtype of the run, and the state with momentum zero and counters at their limit."""
     eta = jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta)))
-    counted = jax.tree.map(
-        lambda leaf: jnp.full_like(leaf, jnp.iinfo(leaf.dtype).max // 2) if _counts(leaf) else leaf,
-        rule.init(theta, eta),
-    )
-    return eta, counted
-
-
-def _counts(leaf) -> bool:
-    return eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
+    state = rule.init(theta, eta)
+    return eta, clock_of(rule, loss, state).late(state)
 
 
 def _flat(state) -> Float[Array, " n"]:
@@ -165,14 +169,15 @@ def _displacement(rule, loss, state, eta, flat):
 
 
 @jit
-def _slope(rule, loss, state, eta, flat):
-    return jacobian(rule, loss, _combined(state, flat), eta)
+def slope(rule, loss: LossFn, state: State, eta: Scalar) -> Float[Array, "n n"]:
+    """The Jacobian of the map at a state, compiled."""
+    return jacobian(rule, loss, state, eta)
 
 
 def _moved(rule, loss, state, eta, flat) -> tuple[float, float]:
     """How far one update moves a state, and its size, all parts of it in units in which they act alike."""
     floating = eqx.filter(_combined(state, flat), eqx.is_inexact_array)
-    units = np.asarray(part_units(_slope(rule, loss, state, eta, flat), floating, rule.theta(state)), float)
+    units = np.asarray(part_units(slope(rule, loss, _combined(state, flat), eta), floating, rule.theta(state)), float)
     moves = np.asarray(_displacement(rule, loss, state, eta, flat), float)
     return float(np.linalg.norm(moves / units)), float(np.linalg.norm(np.asarray(flat, float) / units))
 
@@ -184,34 +189,33 @@ def _has_zero_moment(state) -> bool:
     return any(bool(jnp.any(leaf == 0)) for leaf in moments)
 
 
-def _refuse_rough(rule, loss, state, eta, flat) -> None:
+def _refuse_rough(rule, loss, state, eta) -> None:
     """Where the map has no derivative automatic differentiation gives one all the same, or NaN."""
-    matrix = np.asarray(_slope(rule, loss, state, eta, flat), float)
+    flat = _flat(state)
+    if not np.isfinite(np.asarray(flat)).all():
+        raise ValueError(
+            "expected a state of finite numbers, got one with inf or NaN, which such a rule begins with (line searches "
+            "do): it has no multipliers; study it by its orbits"
+        )
+    matrix = slope(rule, loss, state, eta)
     # Where a point is critical only to rounding, what should be infinite is merely huge.
     huge = np.abs(matrix).max() > float(np.finfo(flat.dtype).eps) ** -0.25 and _has_zero_moment(state)
-    if huge or not np.isfinite(matrix).all():
-        raise ValueError(
-            "the update map is singular at this point: its Jacobian is infinite. Adaptive rules divide by the square "
-            "root of their second moment, zero at a critical point: hold it by `updates.frozen(rule, nu)`, with "
-            "`nu` from an orbit (`updates.second_moment`). Normalised descent divides by the norm of the gradient and "
-            "has no multipliers; study it by its orbits"
-        )
-    dtype = flat.dtype
-    size = float(np.linalg.norm(flat))
-    far = float(np.finfo(dtype).eps) ** 0.5 * 16 * (magnitude(size) + size)
-    direction = np.cos(np.arange(1, flat.size + 1) * 2.4)  # no symmetry, no zero
-    direction /= np.linalg.norm(direction)
+    if huge:
+        raise ValueError(SINGULAR)
+    check_smooth(rule, loss, state, eta, matrix)
 
-    def mismatch(length):
-        nearby = jnp.asarray(np.asarray(flat, float) + length * direction, dtype)
-        there, here = (np.asarray(_displacement(rule, loss, state, eta, x), float) for x in (nearby, flat))
-        away = np.asarray(nearby, float) - np.asarray(flat, float)
-        return np.linalg.norm(there - here - (matrix - np.eye(flat.size)) @ away) / np.linalg.norm(away)
 
-    # The error of a linear map shrinks with the distance; that of a jump grows, that of a kink stays.
-    near_error, far_error = mismatch(far / 16), mismatch(far)
-    if near_error > far_error / 2 and near_error > 1e-2 * np.linalg.norm(matrix, 2):
-        raise ValueError(
-            "the update map jumps or has a kink at this point (sign descent, Lion and normalised descent do at every "
-            "critical point), so there are no multipliers; study such a rule by its orbits"
-        )
+def check_smooth(rule, loss, state, eta, matrix, direction=None) -> None:
+    """Refuse a state where the map has no derivative, by what it does near by; in a direction, if one is given."""
+    if not np.isfinite(matrix).all():
+        raise ValueError(SINGULAR)
+    if _is_rough(rule, loss, state, eta, matrix, direction):
+        raise ValueError(ROUGH)
+
+
+@jit
+def _is_rough(rule, loss, state, eta, matrix, direction):
+    def step(x):
+        return _flat(rule.step(loss, _combined(state, x), eta))
+
+    return is_rough(step, _flat(state), matrix, coarseness(state), direction)

@@ -1,15 +1,18 @@
 """The Jacobian of a whole update map, parameters and momentum together, and its multipliers."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float
 
 from gdstab import _arguments as arguments
 from gdstab import curvature
+from gdstab._clocks import whole
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state
@@ -31,16 +34,20 @@ def jacobian(
 ) -> Float[Array, "n n"]:
     r"""Jacobian of the whole update map at `state`, in the order of the state's leaves: parameters, then momentum.
 
-    Integer leaves (step counters) are held fixed and left out: $n$ counts the floating-point entries.
+    Integer leaves are left out: $n$ counts the floating-point entries. A step counter is held at its limit, where its
+    influence has faded (bias correction). Where it does not fade (accumulated gradients, cyclic rules) it is a phase,
+    and the map is that of a whole round of it, from the phase of `state` on.
 
     Raises
     ------
     ValueError
-        If the rule follows a schedule, or the state has no floating-point leaf, or more than `dense_limit` of their
-        entries.
+        If the rule follows a schedule or its integers neither fade nor come round, or the state has no floating-point
+        leaf, or more than `dense_limit` of their entries. Outside of a compilation also if the map jumps, has a kink or
+        an infinite derivative at `state`.
     """
     check_autonomous(rule)
     state = as_state(state)
+    rule = whole(rule, loss, state)
     moving, fixed = eqx.partition(state, eqx.is_inexact_array)
     if not jax.tree.leaves(moving):
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
@@ -60,7 +67,63 @@ def jacobian(
         with jax.default_matmul_precision("highest"):
             return jax.jacfwd(step)(x, step_size)
 
-    return staged(slope, flat, step_size)
+    matrix = staged(slope, flat, step_size)
+    if not isinstance(matrix, jax.core.Tracer):
+        if not np.isfinite(matrix).all():
+            raise ValueError(SINGULAR)
+        if is_rough(lambda x: step(x, step_size), flat, matrix, coarseness(state)):
+            raise ValueError(ROUGH)
+    return matrix
+
+
+def coarseness(state: State) -> float:
+    """The rounding of the coarsest floating-point leaf of a state: some rules gather in single precision."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
+
+
+def is_rough(
+    step: Callable, flat: Float[Array, " n"], matrix, eps: float, direction=None, *, size=None
+) -> Bool[Array, ""]:
+    r"""Whether a map does not do near a point what its derivative says, or has none there.
+
+    Automatic differentiation gives a matrix at jumps and kinks all the same. The error of a linear map, over the
+    distance, shrinks with the distance; that of a jump grows, that of a kink stays. It is looked at on both sides, in a
+    direction in general position unless another is given, at distances that `eps`, the rounding of the map, and the
+    size of what is near by set, by default that of the point. Not finite counts as rough.
+    """
+    dtype, reach = flat.dtype, jnp.linalg.norm(flat) if size is None else jnp.asarray(size, flat.dtype)
+    reach = jnp.where(reach > 0, reach, 1)
+    size = jnp.linalg.norm(matrix)
+    if direction is None:
+        direction = np.cos(np.arange(1, flat.size + 1) * 2.4)  # no symmetry, no zero
+    direction = jnp.asarray(direction, dtype)
+    direction = direction / jnp.linalg.norm(direction)
+    # A map that stretches is linear only over so much shorter distances.
+    far = 16 * eps**0.5 * reach / jnp.maximum(size / 10, 1)
+    points = flat[None] + far * jnp.asarray([[0], [1 / 16], [-1 / 16], [1], [-1]], dtype) * direction[None]
+    with jax.default_matmul_precision("highest"):
+        images = staged(lambda points: lax.map(step, points), points)
+        away = points[1:] - flat[None]
+        errors = images[1:] - images[:1] - away @ matrix.T
+    near, nearer, distant, beyond = jnp.linalg.norm(errors, axis=1) / jnp.linalg.norm(away, axis=1)
+    near, distant = jnp.maximum(near, nearer), jnp.maximum(distant, beyond)
+    turn = jnp.linalg.norm(matrix - jnp.eye(flat.size, dtype=dtype))
+    floor = jnp.minimum(1e-2 * size, jnp.maximum(1e-2 * turn, 100 * eps**0.5 * jnp.maximum(size, 1)))
+    smooth = (near <= distant / 2) | (near <= floor)
+    return ~(smooth & jnp.all(jnp.isfinite(matrix)))
+
+
+ROUGH = (
+    "the update map jumps or has a kink at this point (sign descent, Lion, normalised descent and Polyak's step do at "
+    "every critical point, line searches where they begin to shorten the step), so there are no multipliers; study "
+    "such a rule by its orbits"
+)
+SINGULAR = (
+    "the update map is singular at this point: its Jacobian is infinite. Adaptive rules divide by the square root of "
+    "their second moment, zero at a critical point: hold it by `updates.frozen(rule, nu)`, with `nu` from an orbit "
+    "(`updates.second_moment`). Normalised descent divides by the norm of the gradient and has no multipliers; study "
+    "it by its orbits"
+)
 
 
 @arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
@@ -79,7 +142,8 @@ def multipliers(
     rule
         Anything with `step(loss, state, step_size) -> state`, such as an `updates.UpdateRule`.
     state
-        Arrays. Integer ones (step counters) are held fixed and left out: $n$ counts the floating-point entries.
+        Arrays. Integer ones are left out, as `jacobian` says: $n$ counts the floating-point entries. Of a rule with a
+        phase these are the multipliers of a whole round.
 
     Raises
     ------

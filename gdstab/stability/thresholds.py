@@ -11,11 +11,12 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import _arguments as arguments
 from gdstab import curvature
+from gdstab._clocks import whole
 from gdstab._compiling import jit
 from gdstab._numerics import rank_tolerance
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, as_theta, check_positive
-from gdstab.stability.fixed_points import extend
+from gdstab.stability.fixed_points import check_rests, check_smooth, extend, slope
 from gdstab.stability.maps import multipliers
 
 _ROUND = 16
@@ -68,7 +69,14 @@ class Crossing(NamedTuple):
 
     step_size: float  # inf if none leaves up to the largest step size
     multiplier: complex  # the one that leaves: -1 at a flip, off the real axis at a Neimark-Sacker point
-    width: float  # of the bracket
+    bracket: float
+    """Length of the last bracket of the bisection. It bounds no error: the multipliers have their own rounding, and are
+    outside from modulus 1 + `tol` on, which displaces the step size by about `tol` over their speed."""
+
+    @property
+    def width(self) -> float:
+        """The former name of `bracket`."""
+        return self.bracket
 
 
 @arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
@@ -96,6 +104,8 @@ def threshold_of(
     state
         The fixed point, where it is not the one that `extend` finds above `theta` (weight decay: see `fixed_point`). It
         must not depend on the step size.
+    rtol
+        Of the bracket.
     tol
         By default $\epsilon^{3/4}$ of the dtype, about 2e-12 in 64 bits, 6e-6 in 32; $8 \sqrt n\,\epsilon$ for a state
         of n numbers where that is more.
@@ -103,7 +113,8 @@ def threshold_of(
     Raises
     ------
     ValueError
-        As `extend`; or if `low` is not below `high`, or a multiplier is outside already at `low`.
+        As `extend`; or if `low` is not below `high`, a multiplier is outside already at `low`, the state is no fixed
+        point, or the map jumps or has a kink where the multiplier leaves (a line search begins to shorten the step).
 
     Examples
     --------
@@ -116,7 +127,7 @@ def threshold_of(
     low, high = check_positive(low, "low"), check_positive(high, "high")
     if low >= high:
         raise ValueError(f"expected low < high, got {low} and {high}; swap or widen them")
-    state = extend(rule, loss, theta, low) if state is None else as_state(state)
+    state = extend(rule, loss, theta, low) if state is None else check_rests(rule, loss, as_state(state), low)
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
     eps = float(np.finfo(dtype).eps)
     size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
@@ -135,14 +146,25 @@ def threshold_of(
     while True:
         outside = ~(np.abs(found) <= 1 + tol)
         if not outside.any():
+            _check_smooth(rule, loss, state, sizes[-1])
             return Crossing(np.inf, complex(found[-1]), 0.0)
         first = int(np.argmax(outside))
         low, high, multiplier = sizes[first - 1], sizes[first], complex(found[first])
         if high - low <= rtol * high:
+            _check_smooth(rule, loss, state, low, high)
             return Crossing(float(low + high) / 2, multiplier, float(high - low))
         sizes = np.linspace(low, high, _ROUND)
         found = leading(sizes)
         found[0], found[-1] = 0, multiplier  # the ends are known
+
+
+def _check_smooth(rule, loss, state, *step_sizes) -> None:
+    """Refuse a crossing where the map does not do what its Jacobian says, in the direction that becomes unstable."""
+    rule = whole(rule, loss, state)
+    for eta in jnp.asarray(step_sizes, jnp.result_type(*jax.tree.leaves(rule.theta(state)))):
+        matrix = slope(rule, loss, state, eta)
+        values, vectors = np.linalg.eig(np.asarray(matrix, float))
+        check_smooth(rule, loss, state, eta, matrix, vectors[:, np.abs(values).argmax()].real)
 
 
 @jit

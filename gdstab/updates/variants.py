@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdstab._clocks import clock_of
 from gdstab._types import State, Theta
 from gdstab.updates.optimisers import begin_optax, step_optax
 from gdstab.updates.rules import Applied, UpdateRule
@@ -73,7 +74,7 @@ def frozen(rule: UpdateRule, nu: Theta) -> UpdateRule:
     ------
     ValueError
         If the rule is no fixed map (a schedule), `nu` is not positive and finite, or, in `init`, if the rule's state
-        holds no second moment or one of another shape.
+        holds no second moment or one of another shape, or a phase (accumulated gradients).
 
     Examples
     --------
@@ -137,6 +138,11 @@ def _with_moment(state, value, largest=None):
 
 def _begin_frozen(rule, nu, theta, step_size):
     state = rule.init(theta, step_size)
+    if (phases := clock_of(rule, None, state).period) > 1:
+        raise ValueError(
+            f"expected a rule whose every step is one map, got one that comes round after {phases} steps only (an "
+            "integer of its state is a phase); freeze the optimiser without it, and gather gradients in no step"
+        )
     _shaped(nu, _read_moment(state, _SECOND_MOMENTS))  # refused here, on the host
     return eqx.filter(_with_moment(state, None), eqx.is_inexact_array)
 
