@@ -325,8 +325,8 @@ def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_s
         )
     return (
         f"expected an orbit that ends on a cycle of period up to {phases * (stopping.max_period or 1)} within "
-        f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} after "
-        f"{phases * steps}; {_ADVICE[outcome]}"
+        f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} "
+        f"after {phases * steps}; {_ADVICE[outcome]}"
     )
 
 
