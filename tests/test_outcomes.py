@@ -72,7 +72,10 @@ def test_what_is_no_number_is_nonfinite(case, dtype):
     assert not ends.steps[4:7].any()
 
 
-@pytest.mark.parametrize("tests", [{}, {"grad_tol": 1e-8}, {"loss_tol": None, "grad_tol": 1e-8}])
+@pytest.mark.parametrize(
+    "tests",
+    [pytest.param({}, marks=pytest.mark.slow), {"grad_tol": 1e-8}, pytest.param(BY_GRADIENT, marks=pytest.mark.slow)],
+)
 def test_an_orbit_goes_on_where_there_is_no_verdict(tests):
     """`moving` and `verdict` agree, but where a loss has overflowed: theta may leave the ball at the next update."""
     stopping = StoppingRule(**tests)
