@@ -190,16 +190,19 @@ def verdict(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Int8[Array, "
     >>> Outcome(int(verdict(jnp.log, jnp.asarray(-1.0), rule))).name  # the logarithm of -1 is nan, its slope is finite
     'NONFINITE'
     """
-    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(theta)]).all()
+    converged, undecided, diverged, nonfinite = (
+        jnp.int8(code) for code in (Outcome.CONVERGED, Outcome.UNDECIDED, Outcome.DIVERGED, Outcome.NONFINITE)
+    )
     excess, tol = _excess(loss, theta, stopping)
-    decided = jnp.where(excess <= tol, Outcome.CONVERGED, Outcome.UNDECIDED)
+    decided = jnp.where(excess <= tol, converged, undecided)
     if stopping.grad_tol is not None:
         square, tol = _slope(loss, theta, stopping)
-        by_gradient = jnp.where(jnp.isnan(square), Outcome.NONFINITE, Outcome.UNDECIDED)
-        decided = merge_outcomes(decided, jnp.where(square <= tol, Outcome.CONVERGED, by_gradient))
-    decided = jnp.where(jnp.isfinite(excess), decided, Outcome.NONFINITE)
-    decided = jnp.where(_inside(theta, stopping), decided, Outcome.DIVERGED)
-    return jnp.where(finite, decided, Outcome.NONFINITE).astype(jnp.int8)
+        otherwise = jnp.where(jnp.isnan(square), nonfinite, undecided)
+        decided = merge_outcomes(decided, jnp.where(square <= tol, converged, otherwise))
+    decided = jnp.where(jnp.isfinite(excess), decided, nonfinite)
+    decided = jnp.where(_inside(theta, stopping), decided, diverged)
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(theta)]).all()
+    return jnp.where(finite, decided, nonfinite)
 
 
 def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array, "*n"]:

@@ -94,7 +94,9 @@ def test_the_initial_point_may_end_the_orbit():
     assert result.lane_steps == 0
 
 
-@pytest.mark.parametrize("cap", [pytest.param(31, marks=pytest.mark.slow), 33, 129, 1001])
+@pytest.mark.parametrize(
+    "cap", [pytest.param(31, marks=pytest.mark.slow), 33, pytest.param(129, marks=pytest.mark.slow), 1001]
+)
 def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
     """Bitwise: outcome, count and end point, also where the cap is no multiple of the updates per test."""
     points = gd.sampling.grid(BOX, (40, 40))

@@ -1,8 +1,9 @@
 """Many orbits at once: blocks of lanes with early exit, stragglers packed anew, all cores or devices busy.
 
 This is the only place that batches. A lane is one (initial point, step size) pair; what goes wrong in a lane is data
-(its `Outcome`), never an exception. Outcome and step count of a lane do not depend on the block, the tile, the
-number of devices, or the other lanes.
+(its `Outcome`), never an exception. Outcome and step count of a lane do not depend on the tile, the number of devices,
+or the other lanes: blocks are of one size for a dtype and a state, and run one program. What another `block` may change
+is said in `run`.
 """
 
 import itertools
@@ -110,7 +111,11 @@ def run(
         Which of "theta", "loss" and "state" (all that the update rule remembers) to keep at the end points: one of
         these words or several.
     block
-        Lanes that leave a loop together. It changes the speed, never a verdict; by default chosen for the platform.
+        Lanes that leave a loop together, in multiples of 16; by default what suits the platform for this dtype and
+        size of state, whatever the number of lanes, devices or tiles. Another block is another program, for which a
+        compiler may round a loss in another way: a verdict or a count at the edge of a tolerance, and any lane of a
+        chaotic orbit, can then differ. It does not where all sums are written in an order of their own: in the losses
+        of `losses` up to an inner dimension of 16 of their matrix products, but for `ShallowReLU` and `NetworkRisk`.
     devices
         JAX devices to share the work; by default all local ones.
     progress

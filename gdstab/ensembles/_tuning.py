@@ -26,7 +26,10 @@ class Tuning(NamedTuple):
 def choose(
     platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None, together: int = 32
 ) -> Tuning:
-    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`; a CPU's blocks hold `together` at the least."""
+    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`; a CPU's blocks hold `together` at the least.
+
+    The block must not depend on the lanes or the devices: a program for another block may round in another way.
+    """
     if platform == "cpu":
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
         block = block or int(np.clip(2 ** int(np.log2(8_192 / bytes_per_lane)), together, 512))
