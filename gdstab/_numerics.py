@@ -203,6 +203,19 @@ def magnitude(*lengths: float) -> float:
     return 10.0 ** round(np.log10(largest)) if largest > 0 and np.isfinite(largest) else 1.0
 
 
+def independent(rows) -> bool:
+    """Whether vectors [num, dim] are linearly independent, each in its own units.
+
+    Examples
+    --------
+    >>> independent([[1e-20, 0.0], [0.0, 1.0]]), independent([[1.0, 2.0], [2.0, 4.0]]), independent([[0.0, 0.0]])
+    (True, False, False)
+    """
+    rows = np.asarray(rows, np.float64)
+    sizes = np.abs(rows).max(axis=1, keepdims=True, initial=0)
+    return bool((sizes > 0).all() and np.linalg.matrix_rank(rows / sizes) == len(rows))
+
+
 @jax.custom_jvp
 def _small_matmul(a, b):
     return _sum_over_inner(a, b)

@@ -80,7 +80,7 @@ def one_by_one(fn: Callable, points: Any) -> Any:
 def _compiled(jaxpr: Jaxpr) -> Callable:
     """The jitted form of a trace, as a function of the arrays that it captured and of its arguments."""
     held: dict[int, Any] = {}
-    key = _described(jaxpr, held)
+    key = _described(jaxpr, held, lifted=True)
     with _lock:
         kept = _kept.pop(key, None) or _Kept(
             jax.jit(lambda captured, leaves: _evaluate(jaxpr, iter(captured), leaves)),
@@ -129,8 +129,11 @@ def _evaluate(jaxpr: Jaxpr, captured: Iterator, leaves) -> list:
     return [read(var) for var in jaxpr.outvars]
 
 
-def _described(jaxpr: Jaxpr, held: dict) -> tuple:
-    """What a trace says, hashable and equal for traces that compute the same: names are numbers in order of use."""
+def _described(jaxpr: Jaxpr, held: dict, *, lifted: bool = False) -> tuple:
+    """What a trace says, hashable and equal for traces that compute the same: names are numbers in order of use.
+
+    Where `_evaluate` writes out jitted functions (`lifted`), what they captured is an argument and says nothing.
+    """
     numbers: dict = {}
 
     def name(var):
@@ -139,6 +142,9 @@ def _described(jaxpr: Jaxpr, held: dict) -> tuple:
         return numbers.setdefault(var, len(numbers))
 
     def equation(eqn):
+        if lifted and eqn.primitive.name in JITTED:
+            inner = _described(eqn.params["jaxpr"].jaxpr, held, lifted=True)
+            return inner, tuple(map(name, eqn.invars)), tuple(map(name, eqn.outvars))
         custom = eqn.primitive.name.startswith("custom_")  # their rules are for transformations, which are over here
         said = [(key, eqn.params[key]) for key in sorted(eqn.params)]
         params = tuple((key, _parameter(value, held)) for key, value in said if not custom or _is_jaxpr(value))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int8, Int32, Int64
 
 from gdstab import ensembles
+from gdstab._numerics import independent
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
 from gdstab.basins.kinds import at_floor, classify_ends
@@ -258,7 +259,7 @@ def parse_plane(plane, dim: int | None = None) -> tuple[np.ndarray, np.ndarray, 
         point, *directions = (np.asarray(part, np.float64) for part in plane)
         size = len(point) if dim is None else dim
         directions = np.stack(directions) if len({part.shape for part in directions}) == 1 else np.zeros((2, 0))
-        usable = point.shape == (size,) and directions.shape == (2, size) and np.linalg.matrix_rank(directions) == 2
+        usable = point.shape == (size,) and directions.shape == (2, size) and independent(directions)
         if not (usable and np.isfinite(point).all() and np.isfinite(directions).all()):
             raise ValueError(
                 f"a plane is (point, first, second), three vectors of {size} finite numbers with the directions "

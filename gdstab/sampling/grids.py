@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gdstab._numerics import independent
 from gdstab._validate import check_box, check_dtype, check_resolution
 from gdstab.sampling.sources import GROUP, Points
 
@@ -75,7 +76,7 @@ class GridSource(eqx.Module):
             raise ValueError(
                 f"expected {len(axes)} finite directions [{len(axes)}, dim], got shape {frame.shape}; one per axis"
             )
-        if np.linalg.matrix_rank(frame) < len(frame):
+        if not independent(frame):
             raise ValueError("expected independent directions, got dependent ones, whose cells coincide; change one")
         if origin is not None and (np.shape(origin) != frame.shape[1:] or not np.isfinite(origin).all()):
             raise ValueError(f"expected a finite origin of shape {frame.shape[1:]}, got shape {np.shape(origin)}")

@@ -62,8 +62,8 @@ class _PlaneHeight(eqx.Module):
         with jax.default_matmul_precision("highest"):
             lu, swaps = jax.scipy.linalg.lu_factor(jnp.eye(size, dtype=H.dtype) - self.step_size * H)
             found = jax.scipy.linalg.lu_solve((lu, swaps), jnp.cos(2.4 * jnp.arange(1, size + 1, dtype=H.dtype)))
-        odd = jnp.sum(swaps != jnp.arange(size)) % 2
-        sign = jnp.prod(jnp.sign(jnp.diagonal(lu))) * (1 - 2 * odd)
+        swapped = jnp.where(swaps == jnp.arange(size, dtype=swaps.dtype), 1, -1).astype(H.dtype)
+        sign = jnp.prod(jnp.sign(jnp.diagonal(lu)) * swapped)
         height = sign / length(found)
         return jnp.where((sign == 0) & jnp.all(jnp.isfinite(H)), 0, height)
 
