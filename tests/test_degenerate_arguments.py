@@ -38,6 +38,11 @@ def nowhere(theta):
     return jnp.sum(theta) * NAN
 
 
+def constant(loss, theta):
+    del loss, theta
+    return jnp.asarray(2.0)
+
+
 LAYERS = (np.array([[1.0, 0.5], [0.0, 1.0]]), np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([[2.0, 1.0], [1.0, 1.0]]))
 COLUMNS = np.array([[1.0, 2.0], [-1.0, 0.5]])
 RELU = np.array([1.0, -1.0, 0.5, -0.25, 1.0, 0.5, 0.25])
@@ -53,14 +58,15 @@ PLAIN = {
     "jacobian": np.array([[0.5, 10.0], [0.0, 0.5]]),
     "k": 1.25, "kernel": 2, "key": jax.random.key(0), "kinks": 2, "layer_norm": "frobenius", "layers": LAYERS,
     "leak": 0.0, "least_eigenvalue": -0.5, "length": 4, "loss": bowl, "losses": np.array([1 / 12, 0.01]), "low": 0.01,
-    "loss_tol": 1e-10, "map_points": stability.singular._one_by_one, "matrix": np.diag([2.0, 0.5]), "max_iterations": 50,
+    "loss_tol": 1e-10, "map_points": stability.singular._one_by_one, "matrix": np.diag([2.0, 0.5]),
+    "max_iterations": 50,
     "max_power": 20, "neurons": 2, "norm": 0.1, "nu": np.array([4.0, 9.0]), "num": 5, "num_fitted": 0, "num_samples": 2,
     "num_values": 2, "output": 1.0, "output_gradients": COLUMNS, "output_hessians": np.stack([np.eye(2)] * 2),
     "output_loss": lambda h, y: 0.5 * jnp.sum((h - y) ** 2), "pairs": 0, "path": np.array([[1.0, 0.5], [2.0, 0.5]]),
     "pattern": np.array([[0, 1], [1, 0]]), "patterns": (np.array([[0, 1], [1, 0]]),) * 3, "plane": None,
     "points": np.array([[1.0, 0.5], [2.0, 0.5]]), "position": 0.5, "preconditioner": np.array([0.5, 4.0]),
     "product": None, "radii": 5, "radius": 0.05, "rank": 1, "resolution": 5, "rows": 2, "rtol": 1e-6, "rule": RULE,
-    "scale": 0.5, "second": 2.0, "sharpness": lambda loss, theta: jnp.asarray(2.0), "sigma_max": 2.0,
+    "scale": 0.5, "second": 2.0, "sharpness": constant, "sigma_max": 2.0,
     "singular_values": np.array([2.0, 1.0]), "shape": (3, 3), "slopes": (1.0, 0.0), "smoothness": 2.0, "spread": 1.0,
     "state": np.zeros(2), "step_size": 0.25, "stretch": 2.0, "stride": 1, "sweeps": 2, "target": 1.0,
     "targets": np.array([[1.0, 0.0], [0.0, 1.0]]), "theta": np.array([1.0, 1.0]), "third": 0.0, "time": 2.0,
