@@ -12,7 +12,7 @@ import gdstab
 
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
-    {"_types", "_validate", "_numerics", "_sorting"},
+    {"_types", "_validate", "_numerics", "_sorting", "_arguments"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},
