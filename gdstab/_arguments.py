@@ -62,6 +62,8 @@ def _call(function, signature, kinds, undefined, args, options):
         return function(**given)
     try:
         answer = function(**given)
+    except jax.errors.JAXTypeError:  # a loss that closes over something traced
+        raise
     except _RAW as error:
         if isinstance(error, ValueError) and _is_ours(error):
             raise
@@ -69,7 +71,12 @@ def _call(function, signature, kinds, undefined, args, options):
             f"{function.__name__}: expected arguments that fit together, got {_told(given)}; they lead to "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         ) from error
-    if not undefined and _has(answer, np.isnan) and not _has(given, lambda values: ~np.isfinite(values)):
+    if (
+        not undefined
+        and not _is_traced(answer)
+        and _has(answer, np.isnan)
+        and not _has(given, lambda values: ~np.isfinite(values))
+    ):
         raise ValueError(
             f"{function.__name__}: expected arguments that lead to numbers, got {_told(given)}, which lead to NaN; are "
             "they too large, too small, or at a point where nothing is defined?"

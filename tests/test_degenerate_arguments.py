@@ -39,6 +39,11 @@ def nowhere(theta):
     return jnp.sum(theta) * NAN
 
 
+def constant(loss, theta):
+    del loss, theta
+    return jnp.asarray(2.0)
+
+
 LAYERS = (np.array([[1.0, 0.5], [0.0, 1.0]]), np.array([[1.0, 2.0], [0.5, 1.0]]), np.array([[2.0, 1.0], [1.0, 1.0]]))
 COLUMNS = np.array([[1.0, 2.0], [-1.0, 0.5]])
 RELU = np.array([1.0, -1.0, 0.5, -0.25, 1.0, 0.5, 0.25])
@@ -62,7 +67,7 @@ PLAIN = {
     "pattern": np.array([[0, 1], [1, 0]]), "patterns": (np.array([[0, 1], [1, 0]]),) * 3, "plane": None,
     "points": np.array([[1.0, 0.5], [2.0, 0.5]]), "position": 0.5, "preconditioner": np.array([0.5, 4.0]),
     "product": None, "radii": 5, "radius": 0.05, "rank": 1, "resolution": 5, "rows": 2, "rtol": 1e-6, "rule": RULE,
-    "scale": 0.5, "second": 2.0, "sharpness": lambda *_: jnp.asarray(2.0), "sigma_max": 2.0,
+    "scale": 0.5, "second": 2.0, "sharpness": constant, "sigma_max": 2.0,
     "singular_values": np.array([2.0, 1.0]), "shape": (3, 3), "slopes": (1.0, 0.0), "smoothness": 2.0, "spread": 1.0,
     "state": np.zeros(2), "step_size": 0.25, "stretch": 2.0, "stride": 1, "sweeps": 2, "target": 1.0,
     "targets": np.array([[1.0, 0.0], [0.0, 1.0]]), "theta": np.array([1.0, 1.0]), "third": 0.0, "time": 2.0,

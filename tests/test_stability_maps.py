@@ -294,6 +294,14 @@ def test_numerical_range_of_a_jordan_block_is_a_disc():
     assert stability.numerical_radius(block) == pytest.approx(0.3 + np.cos(np.pi / (n + 1)), rel=1e-12)
 
 
+@pytest.mark.parametrize(("size", "turn"), [(1.05, 3.1), (1.0001, 1.5), (1 + 1e-6, -1.3)])
+def test_numerical_radius_is_the_maximum_over_all_directions(size, turn):
+    # The best of few directions is near the smaller entry, about which a search stays; the other is the farthest.
+    matrix = np.diag([np.exp(0.01j), size * np.exp(1j * turn)])
+    for angles in (3, 4, 180):
+        assert stability.numerical_radius(matrix, angles=angles) == pytest.approx(size, rel=1e-8)
+
+
 def test_numerical_radius_between_half_the_norm_and_the_norm(rng):
     for _ in range(3):
         matrix = rng.normal(size=(6, 6))
