@@ -211,7 +211,7 @@ def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array
 
 
 _SIZE = 3.0
-"""Squares add up to that many times their mean size: where states are of size 1, about the square of 1 + |s|."""
+"""Of squares: where states are of size 1 it is about the square of 1 + |s|."""
 
 
 class CycleTest(NamedTuple):
@@ -219,8 +219,8 @@ class CycleTest(NamedTuple):
 
     The state is all that the rule carries in real numbers: parameters, which are all there is for gradient descent,
     momentum, second moments. These have different units, so each part $g$ of it is measured by its own size,
-    $$d_q^2 = \sum_g \frac{\|g_{T+q} - g_T\|^2}{3 (\|g_T\|^2 + \max_{r \le q} \|g_{T+r} - g_T\|^2)},$$
-    that of the anchor and of the way the orbit has gone from there: neither the units of $\theta$ nor those of the
+    $$d_q^2 = \sum_g \frac{\|g_{T+q} - g_T\|^2}{3 \max(\|g_T\|^2, \max_{r \le q} \|g_{T+r} - g_T\|^2)},$$
+    that of the anchor or of the way the orbit has gone from there: neither the units of $\theta$ nor those of the
     loss change an answer. The period $p$ is the first $q$ with $d_q \le \text{tol}$. It counts if $p \ge 2$, if
     $d_{2p}$ is as small, and if the orbit is really near a cycle: along the slowest direction the returns shrink by
     $\rho = d_{2p}/d_p - 1$, so what is left to go is about $d_p/(1 - \rho)$, and this must be below a tenth of the
@@ -229,8 +229,7 @@ class CycleTest(NamedTuple):
     """
 
     anchor: list[list[Array]]  # the leaves of each part
-    norms: list[Float[Array, ""]]  # squared, of each part at the anchor
-    reach: list[Float[Array, ""]]  # squared, the farthest that each part has been from there
+    sizes: list[Float[Array, ""]]  # squared, of each part at the anchor, or the farthest it has been from there
     period: Int32[Array, ""]  # the first return; 0 while there is none
     gap: Float[Array, ""]  # d_p
     size: Float[Array, ""]  # min of d_q over q < p
@@ -244,9 +243,9 @@ def anchor_stride(max_period: int) -> int:
 def begin_cycle_test(state: State, theta: Theta) -> CycleTest:
     """Take `state` as the anchor; `theta` are its parameters, whose shapes tell the parts of the state apart."""
     anchor = _parts(state, theta)
-    norms = [sum_squares(part) for part in anchor]
-    infinite = jnp.full((), jnp.inf, jnp.result_type(*norms))
-    return CycleTest(anchor, norms, [jnp.zeros_like(n) for n in norms], jnp.zeros((), jnp.int32), infinite, infinite)
+    sizes = [sum_squares(part) for part in anchor]
+    infinite = jnp.full((), jnp.inf, jnp.result_type(*sizes))
+    return CycleTest(anchor, sizes, jnp.zeros((), jnp.int32), infinite, infinite)
 
 
 def update_cycle_test(
@@ -257,12 +256,10 @@ def update_cycle_test(
         sum_squares([leaf - at for leaf, at in zip(part, anchor, strict=True)])
         for part, anchor in zip(_parts(state, theta), test.anchor, strict=True)
     ]
-    reach = [jnp.maximum(far, move) for far, move in zip(test.reach, moves, strict=True)]
+    sizes = [jnp.maximum(size, move) for size, move in zip(test.sizes, moves, strict=True)]
     dtype = test.gap.dtype
-    shares = [
-        jnp.where(move > 0, move / (_SIZE * (norm + far)), 0).astype(dtype)  # nothing over nothing is nothing
-        for move, norm, far in zip(moves, test.norms, reach, strict=True)
-    ]
+    least = float(jnp.finfo(dtype).tiny)  # nothing over nothing is nothing
+    shares = [(move / jnp.maximum(_SIZE * size, least)).astype(dtype) for move, size in zip(moves, sizes, strict=True)]
     distance = jnp.sqrt(sum(shares))
     eps = jnp.finfo(dtype).eps
     tol = jnp.asarray(eps**0.5 if stopping.cycle_tol is None else stopping.cycle_tol, dtype)
@@ -277,7 +274,7 @@ def update_cycle_test(
     near = gap * gap <= jnp.asarray(0.1, dtype) * size * (2 * gap - distance)
     at_rounding = jnp.maximum(gap, distance) <= 16 * eps  # the ratio of two roundings says nothing
     confirmed = jnp.where(again & (near | at_rounding), period, 0)
-    return CycleTest(test.anchor, test.norms, reach, period, gap, size), confirmed
+    return CycleTest(test.anchor, sizes, period, gap, size), confirmed
 
 
 def _parts(state: State, theta: Theta) -> list[list[Array]]:

@@ -95,7 +95,7 @@ class Walk(eqx.Module):
         """
         rule, theta = self.rule, self.rule.theta(state)
         eps = jnp.finfo(reach.dtype).eps
-        length = eps**0.5 * jnp.where(reach > 0, reach, eps**4)
+        length = eps**0.5 * jnp.where(reach > 0, reach, eps**2)
 
         def body(carry):
             number, now, beside, steps, apart = carry

@@ -295,7 +295,7 @@ def _attractor(rule, loss, state, step_size, stopping, phases: int) -> Cycle:
         done, state, reach = done + int(end.steps), end.state, float(end.reach)
         theta, outcome, period = rule.theta(state), Outcome(int(end.outcome)), phases * max(int(end.period), 1)
         if not end.left and outcome == Outcome.UNDECIDED and done < stopping.max_steps:  # at rest, or all but
-            away = max(eps**0.5 * reach, eps**4)
+            away = max(eps**0.5 * reach, eps**2.5)
             state = shifted(rule, state, aside(theta, away))
             continue
         if not end.period and outcome != Outcome.CONVERGED:
