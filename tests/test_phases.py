@@ -186,7 +186,7 @@ def ellipse(theta):
 @pytest.mark.parametrize("name", ROUGH)
 def test_no_threshold_where_the_map_is_not_smooth(name):
     """A line search shortens the steps that would be unstable, so orbits converge far beyond 2 / 3."""
-    with pytest.raises(ValueError, match="jumps or has a kink|finite numbers"):
+    with pytest.raises(ValueError, match=r"jumps or has a kink|finite numbers"):
         stability.threshold_of(ROUGH[name], ellipse, jnp.zeros(2), 0.01, 10.0)
 
 
