@@ -124,7 +124,7 @@ def test_exponents_are_those_of_the_steps():
         (counting(lambda count: 1 + count % 4, start=5), 4),
         (counting(lambda count: 1 + count % 3, dtype=jnp.uint8), 256),  # 256 is no multiple of 3
         (counting(lambda count: jnp.where(count % 100 == 99, 1.0, 0.0)), 100),
-        (counting(lambda count: 1 + jnp.cos(2 * jnp.pi * count / 10) / 2), 10),
+        (counting(lambda count: 1 + jnp.cos(2 * jnp.pi * count.astype(float) / 10) / 2), 10),
         (from_optax(lambda s: optax.MultiSteps(optax.adam(s), 5).gradient_transformation()), 5),
         (from_optax(lambda s: optax.apply_if_finite(optax.sgd(s), 3)), 1),
     ],
@@ -142,8 +142,8 @@ def test_a_counter_that_fades_is_held_where_it_has_faded():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (counting(lambda count: 1 / (1 + count / 100)), "schedule"),
-        (counting(lambda count: 0.99**count), "vanishes"),
+        (counting(lambda count: 1 / (1 + count.astype(float) / 100)), "schedule"),
+        (counting(lambda count: 0.99 ** count.astype(float)), "vanishes"),
         (UpdateRule(lambda theta, _: (theta, jax.random.key(0)), noisy, lambda state: state[0]), "random numbers"),
     ],
 )
