@@ -77,7 +77,6 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
         assert resumed.record.summary[name] == study.record.summary[name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1, 3, 5, 9, 30])
 def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypatch):
     """Parts that are kept, of whatever length, are not done again; the rest joins on to them."""
@@ -111,6 +110,7 @@ def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypa
                 assert part["name"] == unit.kind
 
 
+@pytest.mark.slow
 def test_strata_are_identified_from_exact_critical_points(key):
     widths = (4, 3, 3)
     target = endings.draw_target(widths, 0, 0, np.dtype(float))
