@@ -283,7 +283,7 @@ def test_an_interrupted_process_ends_at_once(tmp_path):
     assert re.fullmatch(r"\ngdstab heatmap: stopped; (nothing|\d+ finished part).* kept.*; with --resume it .*\n", said)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["info", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
 def test_nobody_who_reads_is_no_fault(words):
     """As other tools a command dies of the signal, without a word."""
     reader, writer = os.pipe()

@@ -84,7 +84,7 @@ def test_no_global_state():
 
 
 def test_a_figure_is_saved_into_a_directory_that_is_not_there(tmp_path):
-    paths = figures.save(style.new_figure(1, 1), tmp_path / "a" / "b c", "mine.v2")
+    paths = figures.save(style.new_figure(1.0, 1.0), tmp_path / "a" / "b c", "mine.v2")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a/b c/mine.v2.png", "a/b c/mine.v2.pdf"]
     assert paths[0].read_bytes()[:4] == b"\x89PNG"
     assert paths[1].read_bytes()[:4] == b"%PDF"

@@ -77,8 +77,7 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
         assert resumed.record.summary[name] == study.record.summary[name]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kept", [0, 1, 3, 5, 9, 30])
+@pytest.mark.parametrize("kept", [0, 1, 5, 30])
 def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypatch):
     """Parts that are kept, of whatever length, are not done again; the rest joins on to them."""
     asked = dataclasses.replace(SMALL, hidden_layers=(1, 2), out=tmp_path)
@@ -101,7 +100,7 @@ def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypa
         (tmp_path / "parts" / f"{number:08d}.npz").unlink()
     before = len(done)
     again = overfitting.work(asked, problems, record, None, None)
-    assert len(done) - before == before - kept
+    assert not set(done[:kept]) & set(done[before:])
     for parts in (whole, again):
         assert list(parts) == list(overfitting.units(asked))
         for unit, part in parts.items():
@@ -111,6 +110,7 @@ def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypa
                 assert part["name"] == unit.kind
 
 
+@pytest.mark.slow
 def test_strata_are_identified_from_exact_critical_points(key):
     widths = (4, 3, 3)
     target = endings.draw_target(widths, 0, 0, np.dtype(float))
