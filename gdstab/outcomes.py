@@ -87,8 +87,8 @@ class StoppingRule(eqx.Module):
             )
 
 
-def check_range(stopping: StoppingRule, dtype, loss_floor: float = 0.0) -> None:
-    """Refuse, on the host, radii and tolerances that a dtype cannot hold, or cannot tell from a loss at its floor."""
+def check_range(stopping: StoppingRule, dtype) -> None:
+    """Refuse, on the host, radii and tolerances whose squares a dtype cannot hold (norms are compared squared)."""
     info = jnp.finfo(dtype)
     largest, smallest = math.sqrt(float(info.max)), math.sqrt(float(info.tiny))
     if stopping.escape_radius > largest:
@@ -99,12 +99,6 @@ def check_range(stopping: StoppingRule, dtype, loss_floor: float = 0.0) -> None:
         raise ValueError(
             f"`grad_tol` {stopping.grad_tol:g} is below what {info.dtype} can tell from 0: "
             f"use at least {smallest:.1g}, or 0, or None."
-        )
-    finest = resolution(loss_floor, dtype)
-    if stopping.loss_tol is not None and stopping.grad_tol is None and stopping.loss_tol < finest:
-        raise ValueError(
-            f"`loss_tol` {stopping.loss_tol:g} is below what {info.dtype} can tell from the loss's floor "
-            f"{loss_floor:g}: use at least {finest:.1g}, more bits, or stop by `grad_tol`."
         )
 
 

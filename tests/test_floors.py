@@ -9,8 +9,9 @@ import pytest
 import gdstab as gd
 from gdstab import basins, boundaries, losses, orbits, stability
 from gdstab._validate import check_loss
-from gdstab.outcomes import Outcome, StoppingRule, check_range
+from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.stability import Kind, Stability
+from gdstab.studies import building, options
 
 DESCENT = gd.gradient_descent()
 BELOW = "below its floor"
@@ -158,15 +159,26 @@ def test_reads_that_are_right_are_let_pass():
         check_loss(loss, every)
 
 
-def test_tolerances_that_a_dtype_cannot_meet():
-    check_range(StoppingRule(), np.float64, 0.3)
-    check_range(StoppingRule(), np.float32, 0.0)
-    check_range(StoppingRule(grad_tol=1e-5), np.float32, 0.3)  # met by the gradient
-    for floor in (0.3, -0.3, 1e3):
-        with pytest.raises(ValueError, match="can tell from the loss's floor"):
-            check_range(StoppingRule(), np.float32, floor)
-    with pytest.raises(ValueError, match="`loss_tol` 1e-12 is below what float32 can tell"):
-        gd.run(DESCENT, losses.RegularisedProduct(0.2), POINTS.astype(np.float32), 0.1, StoppingRule())
+@pytest.mark.parametrize(
+    ("asked", "refused"),
+    [
+        ({"loss": options.Regularised()}, "of this loss about 1e-08"),  # its floor is 0.18
+        ({"loss": options.Himmelblau()}, "--loss-tol 1e-12 cannot be met"),  # its floor is 0, its size 170
+        ({"loss_tol": None}, "--grad-tol 1e-10 cannot be met"),
+        ({"loss": options.Regularised(), "grad_tol": 1e-5}, None),
+        ({"loss": options.Regularised(), "loss_tol": 1e-7}, None),
+        ({"loss": options.Scalar()}, None),
+        ({"loss": options.Regularised(), "precision": 64}, None),
+    ],
+)
+def test_tolerances_that_32_bits_cannot_meet(asked, refused):
+    study = options.Heatmap(**{"precision": 32} | asked)
+    loss, dim = building.build_loss(study.loss)
+    if refused is None:
+        building.check_tolerances(study, loss, dim)
+    else:
+        with pytest.raises(ValueError, match=refused):
+            building.check_tolerances(study, loss, dim)
 
 
 def test_one_orbit_is_refused_as_many_are():

@@ -258,7 +258,7 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     one = one_point(use, points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))
-    check_range(stopping, dtype, float(getattr(loss, "loss_floor", 0.0)))
+    check_range(stopping, dtype)
     state = check_system(use, one, dtype)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
