@@ -50,6 +50,9 @@ def catalogue(dtype):
         "recovery": (losses.MatrixRecovery.random(key, (3, 4), 25, rank=2), flat(14), 0.05),
         "recovery, dense": (losses.MatrixRecovery.random(key, (3, 4), 25), flat(12), 0.3),
         "quadratic network": (losses.QuadraticNetwork.random(key, 4, 20, neurons=3), flat(12), 0.03),
+        "quadratic, large": (losses.Quadratic(np.diag(np.linspace(0.5, 2, 20).astype(dtype))), flat(20), 0.3),
+        "linear, wide": (losses.LinearNetwork(draw(3, 8), draw(2, 8)), weights((20, 3), (2, 20)), 0.03),
+        "relu": (losses.ShallowReLU(3), flat(10), 0.3),
         "phase retrieval": (losses.PhaseRetrieval.random(key, 4, 20, norm="l1"), flat(4), 0.03),
     }
 

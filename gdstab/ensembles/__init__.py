@@ -114,8 +114,8 @@ def run(
         Lanes that leave a loop together, in multiples of 16; by default what suits the platform for this dtype and
         size of state, whatever the number of lanes, devices or tiles. Another block is another program, for which a
         compiler may round a loss in another way: a verdict or a count at the edge of a tolerance, and any lane of a
-        chaotic orbit, can then differ. It does not where all sums are written in an order of their own: in the losses
-        of `losses` up to an inner dimension of 16 of their matrix products, but for `ShallowReLU` and `NetworkRisk`.
+        chaotic orbit, can then differ. With the losses of `losses` none does: their sums are written in an order of
+        their own, and those that say by `one_block(theta)` that this is not enough keep to the default block.
     devices
         JAX devices to share the work; by default all local ones.
     progress
@@ -262,7 +262,10 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     state = check_system(use, one, dtype)
     devices = tuple(jax.local_devices() if devices is None else devices)
     total = int(np.prod(shape, dtype=np.int64))
-    block = None if block is None else -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
+    one_block = getattr(loss, "one_block", None)
+    if block is not None:
+        whole = -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
+        block = None if one_block is not None and one_block(one) else whole
     together = getattr(loss, "lanes_together", 32)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)

@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import matmul, rounding, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, matmul, rounding, tree_sum
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -99,6 +99,10 @@ class LinearNetwork(eqx.Module):
         left, right, _ = self._whitened()
         best = _truncate(right, self._rank(theta)) if self._rank(theta) < min(right.shape) else right
         return (matmul(self.product(theta), left.astype(dtype)) - best.astype(dtype)).ravel()
+
+    def one_block(self, theta) -> bool:
+        """Whether rounding depends on the lanes side by side: beyond what `matmul` writes out. See `ensembles.run`."""
+        return max(size for weight in theta for size in jnp.shape(weight)) > UNROLL_LIMIT
 
     @property
     def loss_floor(self) -> Scalar:

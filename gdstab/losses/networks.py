@@ -148,6 +148,11 @@ class NetworkRisk(eqx.Module):
             raise ValueError("expected the square loss, got cross entropy, which no point minimises; use loss='mse'")
         return (self.outputs(theta) - self._targets(theta)).ravel()
 
+    def one_block(self, theta) -> bool:
+        """Whether rounding depends on the lanes side by side: it does. See `ensembles.run`."""
+        del theta
+        return True
+
     @property
     def loss_floor(self) -> float:
         """0, the infimum where every sample can be fitted (approached at infinity by cross entropy), else a bound."""

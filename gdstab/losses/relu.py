@@ -117,6 +117,11 @@ class ShallowReLU(eqx.Module):
         parts = self._split(theta)
         return relu_pieces.risk(self.convention, self._problem(parts), parts)
 
+    def one_block(self, theta) -> bool:
+        """Whether rounding depends on the lanes side by side: it does. See `ensembles.run`."""
+        del theta
+        return True
+
     @property
     def lanes_together(self) -> int:
         """How many lanes a CPU should work through together, at the least: sorting takes many short operations."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import as_floats, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_floats, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -53,6 +53,10 @@ class Sensing(eqx.Module):
         """Predictions minus values; zero exactly on the minima if the values can be met (they can if planted)."""
         self._check_point(theta)
         return self._misfit(theta, self.values)
+
+    def one_block(self, theta) -> bool:
+        """Whether rounding depends on the lanes side by side: beyond what `matmul` writes out. See `ensembles.run`."""
+        return theta.shape[0] > UNROLL_LIMIT
 
     @property
     def loss_floor(self) -> ArrayLike:

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import matmul, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, matmul, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -64,6 +64,10 @@ class Quadratic(eqx.Module):
     def residual(self, theta: Point) -> Point:
         """The gradient $A (x - m)$, zero exactly on the minima of a positive semidefinite form."""
         return matmul(self.matrix.astype(theta.dtype), self._shifted(theta)[:, None])[:, 0]
+
+    def one_block(self, theta) -> bool:
+        """Whether rounding depends on the lanes side by side: beyond what `matmul` writes out. See `ensembles.run`."""
+        return theta.shape[0] > UNROLL_LIMIT
 
     @property
     def loss_floor(self) -> float:

@@ -22,7 +22,7 @@ from gdstab.theory import factorisations
 class WithFloor(eqx.Module):
     """A function of any parameters, and its infimum; what it can do beside is forwarded.
 
-    `on_lanes`, `lanes_together` and `residual` are there exactly where the function has them.
+    `on_lanes`, `one_block`, `lanes_together` and `residual` are there exactly where the function has them.
     """
 
     loss: Callable
@@ -65,7 +65,7 @@ class _Forwarded(eqx.Module):
         return getattr(self.wrapper.loss, self.name)(self.wrapper.parameters(theta))
 
 
-_FORWARDED = {"on_lanes", "lanes_together", "residual"}
+_FORWARDED = {"on_lanes", "one_block", "lanes_together", "residual"}
 
 
 def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
