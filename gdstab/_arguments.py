@@ -10,7 +10,7 @@ import itertools
 import linecache
 import pathlib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -263,12 +263,17 @@ def _as_came(value, array):
 
 
 def _is_traced(tree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree, is_leaf=_is_iterator))
+
+
+def _is_iterator(node) -> bool:
+    return isinstance(node, Iterator)
 
 
 def _has(tree, test) -> bool:
     """Whether an entry of a floating leaf has it."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, float | np.floating | np.ndarray | jax.Array)]
+    leaves = jax.tree.leaves(tree, is_leaf=_is_iterator)
+    leaves = [leaf for leaf in leaves if isinstance(leaf, float | np.floating | np.ndarray | jax.Array)]
     arrays = [np.asarray(leaf) for leaf in leaves if jnp.issubdtype(getattr(leaf, "dtype", float), jnp.inexact)]
     return any(bool(test(array).any()) for array in arrays)
 

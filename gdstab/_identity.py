@@ -18,6 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.tree_util import default_registry
 
 _LOOKS = 4096
@@ -67,8 +68,8 @@ def is_number(leaf: Any) -> bool:
 
 
 def is_any_array(leaf: Any) -> bool:
-    """Whether a leaf is an array of JAX or NumPy."""
-    return isinstance(leaf, jax.Array | np.ndarray)
+    """Whether a leaf is an array of JAX or NumPy, or a number of NumPy's, which is one without axes."""
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
 class Look:
@@ -139,6 +140,13 @@ class Look:
 
     def _partial(self, applied):
         return self._same(type(applied)), *map(self._value, (applied.func, applied.args, applied.keywords))
+
+    def _unravel(self, applied):
+        """What `ravel_pytree` gives to go back by, made anew at every call: by what it says."""
+        return self._same(type(applied)), *map(self._value, (applied.f, applied.args, applied.kwargs))
+
+    def _structure(self, treedef):
+        return "structure", str(treedef)  # in words: static fields need have no hash
 
     def _set(self, items):
         return self._same(type(items)), frozenset(map(self._value, items))
@@ -229,6 +237,8 @@ _LOOKS_INTO = (
     (types.FunctionType, Look._function),
     (types.MethodType, Look._method),
     (partial, Look._partial),
+    (type(ravel_pytree(0.0)[1]), Look._unravel),
+    (jax.tree_util.PyTreeDef, Look._structure),
     (set | frozenset, Look._set),
     (dict, Look._dict),
     (tuple | list, Look._sequence),

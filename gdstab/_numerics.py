@@ -189,7 +189,7 @@ def identity_tolerance(dtype) -> float:
     return float(jnp.finfo(dtype).eps) ** (2 / 3)
 
 
-def magnitude(*lengths: float) -> float:
+def magnitude(*lengths) -> float:
     """The power of ten nearest to the largest of some lengths; 1 if none is positive.
 
     It stands for the unit that parameters are in, where no more than its order counts.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int8, Int32
 
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
-from gdstab._validate import check_positive, real, whole
+from gdstab._validate import check_positive, is_concrete, real, whole
 
 _ROUNDINGS = 256  # what rounding may leave of a loss, in units of epsilon times its size
 
@@ -143,6 +143,12 @@ def check_floor(loss: LossFn, lowest: float, loss_tol: float, dtype, size: Calla
     )
 
 
+def floor_of(loss: LossFn):
+    """The infimum of a loss, 0 if it declares none; None if it declares that it has none."""
+    floor = getattr(loss, "loss_floor", 0.0)
+    return None if is_concrete(floor) and float(floor) == -math.inf else floor
+
+
 def _inside(theta: Theta, stopping: StoppingRule) -> Bool[Array, ""]:
     """Whether `theta` is in the ball; False where it is not finite."""
     dtype = jnp.result_type(*jax.tree.leaves(theta))
@@ -151,9 +157,9 @@ def _inside(theta: Theta, stopping: StoppingRule) -> Bool[Array, ""]:
 
 def _excess(loss: LossFn, theta: Theta, stopping: StoppingRule):
     """What the loss exceeds its floor by, and its tolerance; a loss without one exceeds it unless it is nan or -inf."""
-    dtype = jnp.result_type(*jax.tree.leaves(theta))
-    tol = -jnp.inf if stopping.loss_tol is None else stopping.loss_tol
-    return loss(theta) - jnp.asarray(getattr(loss, "loss_floor", 0.0), dtype), jnp.asarray(tol, dtype)
+    dtype, floor = jnp.result_type(*jax.tree.leaves(theta)), floor_of(loss)
+    tol = -jnp.inf if stopping.loss_tol is None or floor is None else stopping.loss_tol
+    return loss(theta) - jnp.asarray(0.0 if floor is None else floor, dtype), jnp.asarray(tol, dtype)
 
 
 def _slope(loss: LossFn, theta: Theta, stopping: StoppingRule):

@@ -181,9 +181,10 @@ def test_the_table(study, capsys, monkeypatch):
     line = f"basin --step-sizes 0.2:0.6:3 --samples 6000 --chunk 1024 --max-steps 1500 --out {study.record.path}"
     assert main([*line.split(), "--box", "-4", "4", "-4", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split("  ")[0] == "step size"
+    assert lines[0] == "loss:scalar (depth 2, target 1, scale 1), gradient descent"
+    assert lines[2].split("  ")[0] == "step size"
     row = study.record.summary["rows"][0]
-    assert lines[1].split()[:5] == ["0.2", *(f"{x:.6f}" for x in (row["share"], *row["interval"], row["exact"]))]
+    assert lines[3].split()[:5] == ["0.2", *(f"{x:.6f}" for x in (row["share"], *row["interval"], row["exact"]))]
     assert "critical step size: 0.5" in lines
     assert "nothing was computed" in lines[-1]
 

@@ -102,7 +102,8 @@ def test_orbit_prints_its_steps(capsys):
     words = line.split()
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[:4]] == [
+    assert lines[0] == "loss:scalar (depth 2, target 1, scale 1), gradient descent"
+    assert [line.split() for line in lines[2:6]] == [
         ["step", "x0", "x1"],
         ["0", "2", "1"],
         ["1", "1.6", "0.2"],

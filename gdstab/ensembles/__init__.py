@@ -6,6 +6,7 @@ or the other lanes: blocks are of one size for a dtype and a state, and run one 
 is said in `run`.
 """
 
+import dataclasses
 import itertools
 import operator
 import threading
@@ -30,7 +31,7 @@ from gdstab.ensembles._pacing import FIRST, Pace
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
-from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, typical_size
+from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, floor_of, typical_size
 from gdstab.updates import UpdateRule
 
 __all__ = ["FIRST", "TILE", "EnsembleResult", "Pace", "Tile", "iter_run", "map_points", "run", "worker_pool"]
@@ -251,10 +252,13 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         raise ValueError(f"`keep` may name 'theta', 'loss' and 'state', but got {sorted(map(str, unknown))}.")
     block = None if block is None else check_count(block, "block")
     num_points, shape, points = _layout(initial, step_sizes, product)
+    floor = floor_of(loss)
+    if floor is None:  # there is nothing to come near to
+        stopping = dataclasses.replace(stopping, loss_tol=None)
     budget = jnp.asarray(stopping.max_steps, jnp.int32)  # an argument of the passes, which compile for none
     fixed = eqx.tree_at(lambda rule: rule.max_steps, stopping, budget)
     source = points if is_source(points) else None
-    use = Use(System(rule, LaneLoss(loss, float(getattr(loss, "loss_floor", 0.0))), fixed, source), is_number)
+    use = Use(System(rule, LaneLoss(loss, float(floor or 0.0)), fixed, source), is_number)
     one = one_point(use, points)
     dtype = jax.tree.leaves(one)[0].dtype
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, dtype))

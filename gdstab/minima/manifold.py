@@ -75,6 +75,7 @@ def residual_norm(r: Callable, x: Point) -> Scalar:
     return jnp.linalg.norm(r(x))
 
 
+@jit
 def residual_size(r: Callable, x: Point, J: Float[Array, "outputs n"]) -> Scalar:
     """What a residual is small against, in its own units: its value at 0, such as targets, and its slope times x."""
     origin = jnp.linalg.norm(r(jnp.zeros_like(x)))

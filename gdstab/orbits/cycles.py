@@ -150,7 +150,9 @@ def newton(
     converged = residual <= eps * scale * jnp.minimum(amplified, 0.01 * eps**-0.5)
     jacobian = by_x + jnp.eye(x.size, dtype=dtype)
     # Where the map jumps or has a kink the method converges to what is no cycle, with multipliers that say nothing.
-    rough = is_rough(lambda y: y + displacement(y, eta)[0], x, jacobian, coarseness(state), size=scale)
+    matrix = jacobian * units[None] / units[:, None]  # of the map between states in their units
+    there = lambda z: z + displacement(z * units, eta)[0] / units  # noqa: E731
+    rough = is_rough(there, x / units, matrix, coarseness(state), size=scale)
     converged &= jnp.isfinite(residual) & ~rough
     return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged, scale)
 

@@ -155,8 +155,9 @@ def extent(tree: Theta) -> Scalar:
 
 def escape_from(theta: Theta) -> float:
     """How far parameters must go to have escaped, by default: far in units of 1 and in their own."""
-    dtype = jnp.result_type(*jax.tree.leaves(theta))
-    return min(1e6 * max(1.0, float(extent(theta))), 0.5 * float(jnp.finfo(dtype).max) ** 0.5)
+    dtype, size = jnp.result_type(*jax.tree.leaves(theta)), float(extent(theta))
+    most = 0.5 * float(jnp.finfo(dtype).max) ** 0.5
+    return min(1e6 * max(1.0, size), most) if size else most  # from 0 no unit is known
 
 
 def aside(theta: Theta, length: Scalar | float) -> Theta:

@@ -78,7 +78,7 @@ def _classify(loss, theta, tol, loss_tol):
     scale, size = jnp.max(jnp.abs(values)), jnp.linalg.norm(flat)
     at_floor = excess <= (1e-10 * scale * size**2 if loss_tol is None else jnp.asarray(loss_tol, flat.dtype))
     if not hasattr(loss, "loss_floor"):
-        at_floor &= ~_goes_below_zero(flat_loss, flat)
+        at_floor &= ~staged(lambda x: _goes_below_zero(flat_loss, x), flat)
     if tol is None:
         off = 10 * jnp.sqrt(jnp.maximum(excess, 0) * scale) / jnp.maximum(size, jnp.finfo(flat.dtype).tiny)
         tol = jnp.sqrt(jnp.finfo(flat.dtype).eps).astype(flat.dtype) * scale

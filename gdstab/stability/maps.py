@@ -47,10 +47,10 @@ def jacobian(
     """
     check_autonomous(rule)
     state = as_state(state)
-    rule = whole(rule, loss, state)
     moving, fixed = eqx.partition(state, eqx.is_inexact_array)
     if not jax.tree.leaves(moving):
         raise ValueError("expected a state with floating-point arrays, got none; pass `rule.init(theta, step_size)`")
+    rule = whole(rule, loss, state)
     flat, unravel = ravel_pytree(moving)
     if flat.size > dense_limit:
         raise ValueError(

@@ -74,7 +74,8 @@ def run(options: Basin, *, progress: Callable[[int, int], None] | None = None, t
         summary = summarise(options, measured, stopped, time.perf_counter() - begin + earlier)
         summary["run_seconds"] += earlier
         record.write_dataset(measured.to_xarray().assign_attrs(provenance=summary["provenance"]))
-        figures.save(figures.draw_basin(picture(options, summary)), record, note=describe(options))
+        with records.writing(record.path):
+            figures.save(figures.draw_basin(picture(options, summary)), record, note=describe(options))
         return record.finish(summary)
 
     record = team.together(lambda: write() if team.leads else record)

@@ -33,7 +33,7 @@ class TubeConstants(NamedTuple):
     r"""The largest norm of the gradient in the ball; $\gamma$ is the maximum over time."""
 
 
-@arguments.closed_form(loss=arguments.function, num_samples=arguments.count, key=arguments.random_key)
+@arguments.closed_form(undefined=True, loss=arguments.function, num_samples=arguments.count, key=arguments.random_key)
 def tube_constants(
     loss: LossFn,
     path: Theta,
