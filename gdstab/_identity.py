@@ -18,7 +18,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jax.tree_util import default_registry
 
 _LOOKS = 4096
@@ -124,6 +123,8 @@ class Look:
         return self._inside(thing)
 
     def _inside(self, thing):
+        if type(thing).__name__ == "HashablePartial":  # of JAX, without a public name
+            return self._unravel(thing)
         look = next((look for kinds, look in _LOOKS_INTO if isinstance(thing, kinds)), None)
         if look is not None:
             return look(self, thing)
@@ -237,7 +238,6 @@ _LOOKS_INTO = (
     (types.FunctionType, Look._function),
     (types.MethodType, Look._method),
     (partial, Look._partial),
-    (type(ravel_pytree(0.0)[1]), Look._unravel),
     (jax.tree_util.PyTreeDef, Look._structure),
     (set | frozenset, Look._set),
     (dict, Look._dict),
