@@ -138,6 +138,7 @@ def test_momentum_and_observables(tmp_path):
     assert [row["period"] for row in summary["rows"]][:3] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_box_of_starts_and_the_loss(tmp_path):
     """In the plane the minima below eta_C are many, so that the loss tells more; single precision."""
     asked = options.Bifurcation(

@@ -203,6 +203,7 @@ def test_ends_come_to_their_verdicts(few, tmp_path):
     assert figures.save(figure, tmp_path)[0].stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_an_end_at_a_saddle_fails(few, monkeypatch):
     del few
     [ends] = escape.relu_ends()

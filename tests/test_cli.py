@@ -92,6 +92,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert found[0] == found[1] != []
 
 
+@pytest.mark.slow
 def test_precision_32(tmp_path):
     assert main(["heatmap", *SMALL, "--precision", "32", "--out", "run"]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["provenance"]["dtype"] == "float32"

@@ -75,6 +75,7 @@ def test_the_scalar_product_against_its_solution_and_the_tolerance_halved(sizes)
     assert float(jnp.max(jnp.abs(loose - tight) / tight)) < 0.01
 
 
+@pytest.mark.slow
 def test_the_error_of_the_flow_is_seen_whatever_its_steps():
     """Of constant steps, longer than a window or not; and of tolerances so loose that one step fills each window."""
     for settings, most in (({"step": 0.02}, 1e-2), ({"step": 1.0}, 0.1), ({"rtol": 0.1, "atol": 0.1}, 1e-3)):
@@ -86,6 +87,7 @@ def test_the_error_of_the_flow_is_seen_whatever_its_steps():
         assert (found.flow_error[0, 1:] < most).all()
 
 
+@pytest.mark.slow
 def test_halving_the_steps_on_a_network_with_kinks_changes_little():
     """Less than 1 % of the deviation, which the error that is reported is above."""
     images = data.subset(data.normalised(data.digits()), 40)

@@ -128,6 +128,7 @@ def test_losses_that_are_gone_are_freed_and_the_store_is_bounded(monkeypatch):
     assert [ref() for ref in held] == [None] * 3
 
 
+@pytest.mark.slow
 def test_staging_is_no_obstacle_to_transformations():
     """Under jit, grad and vmap, in the loss's own numbers too, and with other rules of differentiation."""
 

@@ -84,6 +84,7 @@ def test_the_interpolant_is_the_flow_at_any_time(solver):
     np.testing.assert_allclose(found.at(2.0)["a"], found.theta["a"], atol=1e-15)
 
 
+@pytest.mark.slow
 def test_interpolants_of_many_flows_and_of_one_that_settles():
     starts = jnp.array([[1.0], [1e-7], [3.0]])
     loss = losses.Quadratic(jnp.eye(1))

@@ -97,6 +97,7 @@ def test_a_cycle_of_a_rule_with_a_phase(rule):
         orbits.refine(rule, parabola, state, 0.5, 3)
 
 
+@pytest.mark.slow
 def test_the_cascade_of_a_rule_with_a_phase_is_that_of_its_round():
     """Two steps of `apply_every(2)` are one of twice the size: flips at half the step sizes, of twice the periods."""
     rule, state = EVERY[2], EVERY[2].init(jnp.array([0.9]), 0.3)
@@ -190,12 +191,13 @@ def test_no_threshold_where_the_map_is_not_smooth(name):
         stability.threshold_of(ROUGH[name], ellipse, jnp.zeros(2), 0.01, 10.0)
 
 
-@pytest.mark.parametrize("name", ["sign", "backtracking"])
+@pytest.mark.parametrize("name", ["sign", pytest.param("backtracking", marks=pytest.mark.slow)])
 def test_no_cycle_is_confirmed_where_the_map_is_not_smooth(name):
     rule = ROUGH[name]
     assert not orbits.refine(rule, ellipse, rule.init(jnp.zeros(2), 0.1), 0.1, 1).converged
 
 
+@pytest.mark.slow
 def test_no_exponents_of_a_memory_at_rest():
     rule = from_optax(lambda s: optax.lbfgs(s, memory_size=2, linesearch=None))
     with pytest.raises(ValueError, match="no orbit can have"):

@@ -238,6 +238,7 @@ class Own:
         return (1 - theta[0] * theta[1] * theta[2]) ** 2
 
 
+@pytest.mark.slow
 def test_wrapped_losses_can_do_what_the_losses_inside_can():
     """Exactly those that say so are evaluated on lanes, and what is forwarded is the same."""
     found = flat_losses()

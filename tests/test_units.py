@@ -141,6 +141,7 @@ def test_other_cycles_by_newtons_method(loss, step, start, period):
         assert (cycle.period, bool(cycle.stable)) == (period, True)
 
 
+@pytest.mark.slow
 @BOTH
 def test_momentum_in_units_of_the_loss(dtype):
     """Its size is that of a gradient: 1e12 times that of the parameters, or a share of it. One multiplier is beta."""
@@ -194,6 +195,7 @@ def test_points_on_the_manifold_of_minima():
             minima.tangent_space(loss, jnp.array([1.0, 1.001]) * b)
 
 
+@pytest.mark.slow
 def test_critical_points_and_their_kinds():
     """What moves by a tenth of its size is no fixed point, however small; zero eigenvalues beside a floor."""
     for a, b in UNITS:

@@ -130,6 +130,7 @@ def test_a_radius_cuts():
     assert_within(estimate, log_ball(3))
 
 
+@pytest.mark.slow
 def test_the_key_decides():
     first, again, other = (ellipsoid(1, seed=seed, moves=8)[0] for seed in (0, 0, 1))
     assert first.log_volume == again.log_volume
