@@ -24,7 +24,7 @@ from gdstab._compiling import Use
 from gdstab._identity import is_number
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
-from gdstab.ensembles._examining import check_system, one_point, runs_by_itself
+from gdstab.ensembles._examining import bytes_of_an_update, check_system, one_point, runs_by_itself
 from gdstab.ensembles._kernel import LaneLoss, Static, System
 from gdstab.ensembles._names import named_leaves
 from gdstab.ensembles._pacing import FIRST, Pace
@@ -270,8 +270,9 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     if block is not None:
         whole = -(-block // 16) * 16  # whole vectors: every lane takes the same instructions
         block = None if one_block is not None and one_block(one) else whole
-    together = getattr(loss, "lanes_together", 32)
-    tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together)
+    together = getattr(loss, "lanes_together", None)
+    working = bytes_of_an_update(use, one, state, dtype)
+    tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together, working)
     feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
     want_state = bool(keep & {"theta", "state"}) or not feed.can_take
     static = Static(tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)

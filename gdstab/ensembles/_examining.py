@@ -1,5 +1,6 @@
 """What must be known of a loss and of its points before anything runs; found by tracing, once for each."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from gdstab._guard import all_equations, runs_alone
 from gdstab._validate import check_loss
 from gdstab.ensembles._kernel import Static, compiled
 from gdstab.ensembles._points import Feed, is_source
+from gdstab.ensembles._tuning import working_bytes
 
 
 def one_point(use: Use, points) -> Any:
@@ -34,6 +36,19 @@ def check_system(use: Use, one, dtype) -> Any:
         return _shapes(use, lambda system, *args: system.rule.init(*args), one, jax.ShapeDtypeStruct((), dtype))
 
     return use.entry.once(("state", kind_of((one, use.numbers))), look)
+
+
+def bytes_of_an_update(use: Use, one, state, dtype) -> int:
+    """What all intermediate arrays of one update of one lane take."""
+
+    def step(system, state, step_size):
+        return system.rule.step(system.loss, state, step_size)
+
+    def look():
+        numbers, eta = use.numbers, jax.ShapeDtypeStruct((), dtype)
+        return working_bytes(all_equations(jax.make_jaxpr(partial(use.entry.slot.trace, step))(numbers, state, eta)))
+
+    return use.entry.once(("bytes", kind_of((one, use.numbers))), look)
 
 
 def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform: str) -> bool:

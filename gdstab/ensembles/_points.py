@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from gdstab._compiling import Use, kind_of
 from gdstab._guard import all_equations, runs_alone, turn
 from gdstab._identity import is_any_array
 from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
-from gdstab.ensembles._tuning import cores, worker_pool
+from gdstab.ensembles._tuning import cores, worker_pool, working_bytes
 from gdstab.sampling import GROUP
 
 SMALLEST_ROW = 1024
@@ -185,10 +184,4 @@ def _needs(use: Use, one) -> tuple[int, bool]:
     """Bytes that a function works with at one point, and whether it must run alone."""
     traced = jax.make_jaxpr(partial(use.entry.slot.trace, lambda fn, *args: fn(*args)))(use.numbers, one)
     equations = all_equations(traced)
-    return _working_bytes(equations), runs_alone(equations)
-
-
-def _working_bytes(equations) -> int:
-    """Bytes of all intermediate arrays of a function at one point: an upper bound on what is alive at once."""
-    outputs = [var.aval for equation in equations for var in equation.outvars]
-    return max(sum(prod(aval.shape) * aval.dtype.itemsize for aval in outputs if hasattr(aval, "dtype")), 8)
+    return working_bytes(equations), runs_alone(equations)

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,10 @@ from gdstab._guard import refuse_forked
 
 FIRST_STOP, GROWTH = 32, 4
 """Stragglers are packed after 32, 128, 512, ... updates: the last pass holds only the few that creep."""
+
+
+_AT_ONCE = {True: 2**22, False: 2**31}
+"""Bytes of intermediate arrays of one block, on a CPU and elsewhere."""
 
 
 class Tuning(NamedTuple):
@@ -24,19 +29,26 @@ class Tuning(NamedTuple):
 
 
 def choose(
-    platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None, together: int = 32
-) -> Tuning:
-    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`; a CPU's blocks hold `together` at the least.
+    platform: str, lanes: int, bytes_per_lane: int, num_devices: int, block: int | None, together: int | None = None,
+    working: int = 1,
+) -> Tuning:  # fmt: skip
+    """The tuning for `lanes` orbits whose state takes `bytes_per_lane`; a CPU's blocks hold `together` at the least, if
+    that is given.
 
-    The block must not depend on the lanes or the devices: a program for another block may round in another way.
+    The block must not depend on the lanes or the devices: a program for another block may round in another way. So few
+    lanes pad a whole block, and that must be cheap: what one update of it takes, `working` bytes for each lane, is
+    bounded.
     """
+    most = 2 ** int(np.log2(max(_AT_ONCE[platform == "cpu"] // max(working, 1), 1)))
     if platform == "cpu":
         # A block's state should stay in the first-level cache; more than 512 lanes wait for each other too long.
-        block = block or int(np.clip(2 ** int(np.log2(8_192 / bytes_per_lane)), together, 512))
+        block = block or min(
+            int(np.clip(2 ** int(np.log2(8_192 / bytes_per_lane)), together or 32, 512)), max(most, together or 1)
+        )
         workers = max(cores(), num_devices) + 1  # one more: while some compute, another stores what it found
         chunk, updates_per_test = int(np.clip(2 ** int(np.log2(2**23 / bytes_per_lane)), block, 2**19)), 1
     else:
-        block = block or 2**20
+        block = block or min(2**20, most)
         chunk, updates_per_test, workers = block, 16, 2 * num_devices
     share = -(-lanes // (max(cores(), num_devices) if platform == "cpu" else num_devices))
     chunk = min(max(chunk, block), 1 << max(share - 1, 1).bit_length())
@@ -81,3 +93,9 @@ def worker_pool(workers: int) -> ThreadPoolExecutor:
         jax.default_matmul_precision(settings[1]).__enter__()
 
     return ThreadPoolExecutor(workers, initializer=adopt)
+
+
+def working_bytes(equations) -> int:
+    """Bytes of all intermediate arrays of a function at one point: an upper bound on what is alive at once."""
+    outputs = [var.aval for equation in equations for var in equation.outvars]
+    return max(sum(prod(aval.shape) * aval.dtype.itemsize for aval in outputs if hasattr(aval, "dtype")), 8)
