@@ -12,7 +12,9 @@ from gdstab import ensembles, estimators, figures, records
 from gdstab.cli import basin as command
 from gdstab.cli import main, process
 from gdstab.outcomes import Outcome
-from gdstab.studies import basin, building, distributions, options
+from gdstab.studies import building, options
+from gdstab.studies.basin import distributions
+from gdstab.studies.basin import study as basin
 from gdstab.theory import scalar
 from gdstab.updates import gradient_descent
 

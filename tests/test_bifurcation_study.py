@@ -9,7 +9,9 @@ import pytest
 from gdstab import bifurcation as bif
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import bifurcation, building, cascades, options
+from gdstab.studies import building, options
+from gdstab.studies.bifurcation import cascades
+from gdstab.studies.bifurcation import study as bifurcation
 from gdstab.theory import symmetric_line
 
 SMALL = {"starts": 16, "transient": 1500, "kept": 32, "bins": 200, "max_steps": 5000}

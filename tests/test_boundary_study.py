@@ -12,7 +12,8 @@ from gdstab import boundaries, figures, records
 from gdstab.cli import main, process
 from gdstab.figures import style
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import boundary, options
+from gdstab.studies import options
+from gdstab.studies.boundary import study as boundary
 from gdstab.theory import scalar
 from gdstab.updates import gradient_descent
 

@@ -12,7 +12,7 @@ from gdstab.claims import paper_c_general as general
 from gdstab.claims.registry import Verdict
 from gdstab.losses import ScalarProduct, ShallowReLU
 from gdstab.stability.centre_stable import cut_off
-from gdstab.studies import saddle_neighbourhood as near
+from gdstab.studies.escape import saddle_neighbourhood as near
 from gdstab.theory import relu
 
 DESCENT = updates.gradient_descent()

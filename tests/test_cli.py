@@ -18,8 +18,10 @@ import xarray as xr
 
 from gdstab import records
 from gdstab.cli import COMMANDS, last_words, main, process, report
-from gdstab.studies import escape, options, overfitting, reproduce
+from gdstab.studies import options, reproduce
+from gdstab.studies.escape import study as escape
 from gdstab.studies.options.reproduce import FIGURES
+from gdstab.studies.overfitting import study as overfitting
 from gdstab.studies.phases import SAVING, Phase, enter
 
 ROOT = Path(__file__).parents[1]

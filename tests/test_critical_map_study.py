@@ -8,7 +8,8 @@ import pytest
 
 from gdstab import figures, losses, records
 from gdstab.cli import main, process
-from gdstab.studies import critical_map, options
+from gdstab.studies import options
+from gdstab.studies.critical_map import study as critical_map
 
 RESOLUTION = (48, 48)
 

@@ -7,7 +7,8 @@ import pytest
 
 from gdstab import bifurcation, figures, records
 from gdstab.cli import COMMANDS, main, process
-from gdstab.studies import cycle, options
+from gdstab.studies import options
+from gdstab.studies.cycle import study as cycle
 from gdstab.theory import symmetric_line
 
 

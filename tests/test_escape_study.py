@@ -9,8 +9,11 @@ from gdstab import records
 from gdstab.cli import COMMANDS
 from gdstab.cli import escape as printing
 from gdstab.outcomes import Outcome
-from gdstab.studies import building, escape, escape_summary, level_clock, options, relu_levels
-from gdstab.studies.relu_levels import CYCLING, GONE, NOT_CONVERGED, OFF_LADDER, ZERO
+from gdstab.studies import building, options
+from gdstab.studies.escape import level_clock, relu_levels
+from gdstab.studies.escape import study as escape
+from gdstab.studies.escape import summary as escape_summary
+from gdstab.studies.escape.relu_levels import CYCLING, GONE, NOT_CONVERGED, OFF_LADDER, ZERO
 from gdstab.theory import relu
 
 SMALL = options.Escape(

@@ -12,7 +12,8 @@ from gdstab import figures, records
 from gdstab.cli import COMMANDS, main
 from gdstab.cli import flow as cli_flow
 from gdstab.losses.network_models import FullyConnected
-from gdstab.studies import building, flow, options, reproduce, training
+from gdstab.studies import building, options, reproduce, training
+from gdstab.studies.flow import study as flow
 from gdstab.studies.options.reproduce import FIGURES, FigureD1, FigureD3
 from gdstab.studies.reproduce import d_1
 
@@ -152,13 +153,13 @@ def test_a_flat_network_is_the_network():
     loss, dim = building.build_loss(TINY)
     points = training.random_networks(TINY, loss, 2, 0.5, 3, np.float64)
     assert points.shape == (2, dim) == (2, 64 * 3 + 3 * 10)
-    tree = loss.parameters(jnp.asarray(points[1]))
+    tree = loss.map(jnp.asarray(points[1]))
     np.testing.assert_array_equal(ravel_pytree(tree)[0], points[1])
     weights = tree.weights
-    hidden = np.tanh(np.asarray(loss.risk.inputs).reshape(20, 64) @ np.asarray(weights[0]).T)
+    hidden = np.tanh(np.asarray(loss.loss.inputs).reshape(20, 64) @ np.asarray(weights[0]).T)
     logits = hidden @ np.asarray(weights[1]).T
     logits -= logits.max(axis=1, keepdims=True)
-    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(20), np.asarray(loss.risk.targets)])
+    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(20), np.asarray(loss.loss.targets)])
     assert float(loss(jnp.asarray(points[1]))) == pytest.approx(expected, rel=1e-12)
     assert np.abs(np.asarray(weights[0])).max() <= 0.5 * np.sqrt(6 / 67)
     assert building.build_loss(dataclasses.replace(TINY, criterion="mse"))[0].residual(

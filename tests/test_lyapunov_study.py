@@ -9,7 +9,9 @@ import pytest
 from gdstab import figures, records
 from gdstab.cli import lyapunov as command
 from gdstab.cli import main, process
-from gdstab.studies import collapse, lyapunov, options
+from gdstab.studies import options
+from gdstab.studies.lyapunov import collapse
+from gdstab.studies.lyapunov import study as lyapunov
 from gdstab.theory import symmetric_line
 
 SMALL = options.Lyapunov(

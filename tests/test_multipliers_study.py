@@ -8,8 +8,10 @@ import pytest
 
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import building, multipliers, options, stability_diagram
-from gdstab.studies.stability_diagram import Diagram, Verdict
+from gdstab.studies import building, options
+from gdstab.studies.multipliers import stability_diagram
+from gdstab.studies.multipliers import study as multipliers
+from gdstab.studies.multipliers.stability_diagram import Diagram, Verdict
 from gdstab.theory import optimisers
 
 SMALL = {"resolution": (24, 10), "num_steps": 200, "every": 10}

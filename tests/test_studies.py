@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from gdstab import basins, losses, records
+from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building, heatmap, options, orbit, selfcheck
+from gdstab.studies import building, options
+from gdstab.studies.heatmap import selfcheck
+from gdstab.studies.heatmap import study as heatmap
+from gdstab.studies.orbit import study as orbit
 from gdstab.theory import scalar
 
 
@@ -223,7 +227,7 @@ def flat_losses():
     """With and without lanes, as they are and wrapped."""
     kinds = (options.Scalar(), options.Factorisation(), options.Linear(widths=(3, 2, 4, 2)))
     built = [building.build_loss(kind) for kind in kinds]
-    return [*built, (building.WithFloor(Own(), 0.0), 3), (building.WithFloor(lambda theta: theta @ theta, 0.0), 3)]
+    return [*built, (Pullback(Own(), Identity(), 0.0), 3), (Pullback(lambda theta: theta @ theta, Identity(), 0.0), 3)]
 
 
 class Own:
@@ -252,9 +256,9 @@ def test_wrapped_losses_can_do_what_the_losses_inside_can():
         lanes = jax.random.normal(jax.random.key(0), (dim, 5))
         np.testing.assert_allclose(loss.on_lanes(lanes), [loss(lane) for lane in lanes.T], rtol=1e-12)
         assert loss.on_lanes == loss.on_lanes  # so that nothing compiles anew
-    linear = next(loss for loss, _ in found if isinstance(loss, building.Flattened))
-    theta = jax.random.normal(jax.random.key(1), (sum(map(np.prod, linear.shapes)),))
-    np.testing.assert_array_equal(linear.residual(theta), linear.loss.residual(linear.parameters(theta)))
+    linear = next(loss for loss, _ in found if isinstance(getattr(loss, "map", None), Unravel))
+    theta = jax.random.normal(jax.random.key(1), (linear.map.size,))
+    np.testing.assert_array_equal(linear.residual(theta), linear.loss.residual(linear.map(theta)))
     assert found[-2][0].lanes_together == 64
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         linear.nonsense  # noqa: B018

@@ -12,7 +12,11 @@ import pytest
 from gdstab import figures, records
 from gdstab.cli import main
 from gdstab.outcomes import Outcome
-from gdstab.studies import building, critical, endings, lingering, options, overfitting, spectrum
+from gdstab.studies import building, options
+from gdstab.studies.critical import study as critical
+from gdstab.studies.overfitting import endings, lingering
+from gdstab.studies.overfitting import study as overfitting
+from gdstab.studies.spectrum import study as spectrum
 from gdstab.theory import factorisations, linear, strata
 
 SMALL = options.Overfitting(

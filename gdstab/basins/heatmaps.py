@@ -18,6 +18,8 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.updates import UpdateRule
 
+_NUMBERS = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
+
 
 class Patch(NamedTuple):
     """Cells `start` to `stop` of a heatmap, as its source numbers them: what a run writes down as it goes."""
@@ -71,8 +73,19 @@ class Heatmap(Picture):
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
             "above_floor": (self.axes, self.source.to_grid(above), name),
         }
-        numbers = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
-        return self._dataset(data, numbers)
+        return self._dataset(data, _NUMBERS)
+
+    @classmethod
+    def from_xarray(cls, dataset, *, box, plane=None, dim: int | None = None) -> "Heatmap":
+        """The heatmap that `to_xarray` wrote, with the box and the plane that it was asked for."""
+        axes = tuple(map(str, dataset["outcome"].dims))
+        outcome, steps, above = (dataset[name].values for name in ("outcome", "steps", "above_floor"))
+        origin, directions, _ = parse_plane(plane, dim)
+        source = GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype, compact=True)
+        above = np.flatnonzero(above.ravel()[source.cells(np.arange(above.size))])
+        return cls(
+            outcome, steps, above, source, box=box, axes=axes, **{name: dataset.attrs[name] for name in _NUMBERS}
+        )
 
 
 def heatmap(

@@ -17,6 +17,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.boundaries.edges import Edges, bisect_edge, check_segments
 from gdstab.boundaries.verdicts import BATCH, Classifier
+from gdstab.losses.pullback import Pullback
 from gdstab.orbits import rollout
 from gdstab.outcomes import StoppingRule
 from gdstab.updates import UpdateRule
@@ -121,7 +122,7 @@ def track_edge(
     system = _phase_space(rule, loss, step_size, a)
     classify = Classifier(
         system.rule, system.loss, step_size, stopping,
-        label=None if label is None else _Reading(label, system.read), batch=batch, devices=devices,
+        label=None if label is None else Pullback(label, system.read), batch=batch, devices=devices,
     )  # fmt: skip
     edges = bisect_edge(
         classify, *(np.asarray(ensembles.map_points(system.begin, points)) for points in (a, b)), parts=_PARTS
@@ -198,22 +199,6 @@ class _System(NamedTuple):
     read: Callable  # state -> theta
 
 
-class _Reading(eqx.Module):
-    """A function of the parameters as one of the flat state."""
-
-    fn: Callable
-    read: Callable = eqx.field(static=True)
-
-    def __call__(self, state):
-        """The value at a state."""
-        return self.fn(self.read(state))
-
-    @property
-    def loss_floor(self):
-        """That of a loss that declares one."""
-        return self.fn.loss_floor
-
-
 class _Ahead(eqx.Module):
     """The next states of one state."""
 
@@ -249,7 +234,7 @@ def _phase_space(rule: UpdateRule, loss: LossFn, step_size, points: np.ndarray) 
     flat = functools.partial(_step_flat, rule, points.shape[1], str(points.dtype))
     read = functools.partial(_read_flat, rule, points.shape[1], str(points.dtype))
     flat_rule = UpdateRule(_start, flat, _same, True)
-    return _System(flat_rule, _Reading(loss, read), functools.partial(_begin_flat, rule, step_size), read)
+    return _System(flat_rule, Pullback(loss, read), functools.partial(_begin_flat, rule, step_size), read)
 
 
 def _begin(rule, step_size, theta):

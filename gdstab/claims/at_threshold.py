@@ -15,8 +15,9 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import Quadratic, VectorProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building, stability_diagram
+from gdstab.studies import building
 from gdstab.studies import options as opt
+from gdstab.studies.multipliers import stability_diagram
 from gdstab.theory import catapult, optimisers
 
 RULES = "heavy-ball", "nesterov", "rmsprop", "adam"

@@ -12,8 +12,8 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import heatmap as study
-from gdstab.studies import selfcheck
+from gdstab.studies.heatmap import selfcheck
+from gdstab.studies.heatmap import study as study
 from gdstab.studies.options import Heatmap, Scalar
 from gdstab.theory import scalar
 

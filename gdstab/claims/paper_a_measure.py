@@ -17,8 +17,9 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building, distributions
+from gdstab.studies import building
 from gdstab.studies import options as opt
+from gdstab.studies.basin import distributions
 from gdstab.theory import counterexamples, scalar
 
 RATIOS = 0.5, 0.8, 0.95, 0.99, 1.01, 1.05, 1.2

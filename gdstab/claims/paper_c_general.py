@@ -13,7 +13,7 @@ from gdstab.claims import problems
 from gdstab.claims.paper_a_dynamics import image_of_descent, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import saddle_neighbourhood as near
+from gdstab.studies.escape import saddle_neighbourhood as near
 from gdstab.theory import relu
 
 DESCENT = updates.gradient_descent()

@@ -15,8 +15,9 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct, VectorProduct
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import cascades, collapse
 from gdstab.studies import options as opt
+from gdstab.studies.bifurcation import cascades
+from gdstab.studies.lyapunov import collapse
 from gdstab.theory import scalar, symmetric_line
 
 PLANE = ScalarProduct(scale=1.0)

@@ -7,28 +7,29 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from gdstab import studies
 from gdstab.cli import refusals
 
-COMMANDS = {
-    "heatmap": "where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)",
-    "orbit": "where single orbits go, step by step (Figure 2 of paper A)",
-    "critical": "the flattest minimum, the critical step size, how much of the minima is stable (Figure 1b of paper A)",
-    "critical-map": "up to which step size descent converges, for every initial point of a rectangle",
-    "spectrum": "the spectrum of the Hessian at a point, along an orbit, or at random minima",
-    "overfitting": "where linear networks end: at global minima, or at which saddles (the conjecture of paper B)",
-    "escape": "where shallow ReLU networks end: at which level of the loss, and how saddles are left (paper C)",
-    "flow": "how far descent strays from gradient flow, the curvature along it, and the bound of paper D",
-    "basin": "what share of random initial points ends where, against the step size, with intervals",
-    "boundary": "where basins meet, drawn at the cost of their edges, and how rough these are: entropy, dimension",
-    "cycle": "on which cycles orbits end, and their branches over the step size with all bifurcation points",
-    "lyapunov": "how fast neighbouring orbits part, and what stays bounded: cycles, quasi-periodic or chaotic orbits",
-    "bifurcation": "orbits against the step size: cycles, doublings, chaos, and where bounded orbits end",
-    "multipliers": "optimisers as maps: multipliers, thresholds found and predicted, the edge of stability",
+OTHERS = {
     "reproduce": "the figures of the papers, drawn again, their numbers beside ours",
     "claims": "every numbered statement of the papers, tested",
+    "draw": "the figures of finished runs, drawn again from what these wrote",
     "info": "devices, versions, precision, cores",
 }
-"""Each is a module `gdstab.cli.<name>`, dashes as underscores, with `main(arguments) -> exit code`."""
+"""Commands that are no study: each is a module `gdstab.cli.<name>` with `main(arguments) -> exit code`."""
+
+
+def commands() -> dict[str, str]:
+    """All commands, with what each is about: studies by the first line of their folder.
+
+    >>> commands()["heatmap"]
+    'where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)'
+    """
+    found = {}
+    for name in studies.names():
+        text = importlib.import_module(f"gdstab.studies.{name.replace('-', '_')}").__doc__.splitlines()[0]
+        found[name] = text[0].lower() + text[1:].rstrip(".")
+    return found | OTHERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if said is None:
             raise
         refusals.tidy()
-        print(f"gdstab {arguments[0]}: {said}" if arguments[0] in COMMANDS else f"gdstab: {said}", file=sys.stderr)
+        print(f"gdstab {arguments[0]}: {said}" if arguments[0] in commands() else f"gdstab: {said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(last_words(arguments), file=sys.stderr)
@@ -75,16 +76,18 @@ def _run(name: str, rest: Sequence[str]) -> int:
         print(importlib.import_module("gdstab").__version__)
         return 0
     if name == "--print-completion":
-        print(importlib.import_module("gdstab.cli.completion").script(" ".join(rest), COMMANDS), end="")
+        print(importlib.import_module("gdstab.cli.completion").script(" ".join(rest), commands()), end="")
         return 0
-    if name not in COMMANDS:
+    if name in OTHERS:
+        return importlib.import_module(f"gdstab.cli.{name}").main(rest)
+    if name not in studies.names():
         raise ValueError(_unknown(name))
-    return importlib.import_module(f"gdstab.cli.{name.replace('-', '_')}").main(rest)
+    return importlib.import_module("gdstab.cli.driver").main(name, rest)
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    width = max(map(len, commands()))
+    lines = [f"  {name:{width}}  {text}" for name, text in commands().items()]
     return "\n".join([
         "usage: gdstab COMMAND [options] [loss:NAME --loss.OPTION ...]",
         "",
@@ -100,6 +103,6 @@ def _help() -> str:
 def _unknown(name: str) -> str:
     import difflib  # noqa: PLC0415 (only for this message)
 
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    close = difflib.get_close_matches(name, commands(), n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"there is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}; see `gdstab --help`."
+    return f"there is no command {name!r}.{hint} The commands are {', '.join(commands())}; see `gdstab --help`."

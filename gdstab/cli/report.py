@@ -1,11 +1,11 @@
-"""What a person sees: a bar while it runs, a table at the end."""
+"""What a person sees while a command runs: a bar."""
 
 import itertools
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
@@ -90,20 +90,3 @@ def _room(file) -> dict:
     except (OSError, ValueError, AttributeError):  # no terminal: there is no bar
         known = True
     return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
-
-
-def table(rows: Iterable[Sequence]) -> str:
-    """Columns of text, the first flush left and the others flush right.
-
-    >>> print(table([("converged", "4"), ("cycling", "12")]))
-    converged   4
-    cycling    12
-    """
-    rows = [tuple(map(str, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    )

@@ -20,6 +20,7 @@ _EXACT = "#0072b2"
 _MARK = "#3f3f3f"
 _UP, _DOWN, _BOTH = "#0072b2", "#d55e00", "#8c8c8c"
 _CELLS = 120  # of the picture of a sweep, from bottom to top
+_HEADROOM = 0.25  # of its height: room for the legend above a sweep
 _COLUMNS = 1600
 _BINS = 400  # of the picture of a diagram, from bottom to top
 _POWERS = {1: "#0072b2", 2: "#56b4e9", 4: "#009e73", 8: "#f0e442", 16: "#e69f00"}
@@ -82,7 +83,7 @@ def draw_bifurcation(
             _draw_upper_axis(axes[0], marks)
         periods = _draw_periods(axes[1], diagram)
         if hysteresis is not None:
-            periods += _draw_hysteresis(axes[2], hysteresis, axes[0].get_ylim(), marks.observed)
+            _draw_hysteresis(axes[2], hysteresis, axes[0].get_ylim(), marks.observed)
         axes[0].set_ylabel(marks.observed)
         axes[-1].set_xlabel(r"step size $\eta$")
         colours = figure.colorbar(bar, ax=axes[0], shrink=0.9, aspect=30, pad=0.012)
@@ -240,8 +241,8 @@ def _kind(period: int) -> tuple[int, str, str]:
     return 30 + min(odd, 7), *labels.get(odd, (_OTHER, "other periods"))
 
 
-def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float], observed: str) -> list[Patch]:
-    """Where each way of the sweep was seen; the entries of the legend."""
+def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float], observed: str) -> None:
+    """Where each way of the sweep was seen, below a legend of its own: the periods have these colours, too."""
     rows, (left, right) = _columns(found.step_sizes)
     seen = [_visits(values[rows], limits) for values in (found.up, found.down)]
     image = np.full((*seen[0].shape, 3), 255, np.uint8)
@@ -257,8 +258,9 @@ def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float],
         image.swapaxes(0, 1), origin="lower", extent=(left, right, *limits), aspect="auto",
         interpolation="antialiased", rasterized=True,
     )  # fmt: skip
-    axes.set_ylabel(observed)
-    return entries
+    low, high = limits
+    axes.set(ylabel=observed, ylim=(low, high + _HEADROOM * (high - low)))
+    axes.legend(handles=entries, loc="upper left", ncols=3, fontsize=7, handlelength=1.2, frameon=False)
 
 
 def _visits(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

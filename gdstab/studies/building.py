@@ -4,68 +4,18 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from gdstab import ensembles, losses, minima, updates
-from gdstab._types import LossFn, Theta
-from gdstab._validate import check_count
+from gdstab._types import LossFn
+from gdstab._validate import check_box, check_count
+from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import StoppingRule, check_range, resolution
 from gdstab.studies import options as opt
 from gdstab.studies import training, user_files
-from gdstab.theory import factorisations
-
-
-class WithFloor(eqx.Module):
-    """A function of any parameters, and its infimum; what it can do beside is forwarded.
-
-    `on_lanes`, `one_block`, `lanes_together` and `residual` are there exactly where the function has them.
-    """
-
-    loss: Callable
-    loss_floor: float
-
-    def __call__(self, theta: Theta):
-        """Whatever the function returns: `check_loss` says what is wrong with it."""
-        return self.loss(self.parameters(theta))
-
-    def parameters(self, theta: Theta) -> Theta:
-        """What the function is given."""
-        return theta
-
-    def __getattr__(self, name: str):
-        """What the function has beside its value, of the parameters of this one."""
-        if name in _FORWARDED:
-            return _Forwarded(self, name) if callable(getattr(self.loss, name)) else getattr(self.loss, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-
-class Flattened(WithFloor):
-    """A loss of several matrices as a loss of one vector, which holds their entries one after the other."""
-
-    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-
-    def parameters(self, theta: Float[Array, "dim *lanes"]) -> tuple:
-        """The matrices; lanes, if there are any, stay behind their entries."""
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1].tolist()
-        parts = zip(jnp.split(theta, ends), self.shapes, strict=True)  # the gradient of one split is one concatenation
-        return tuple(part.reshape(*shape, *theta.shape[1:]) for part, shape in parts)
-
-
-class _Forwarded(eqx.Module):
-    """A method of the function inside a wrapper, of the parameters of the wrapper; equal for equal wrappers."""
-
-    wrapper: WithFloor
-    name: str = eqx.field(static=True)
-
-    def __call__(self, theta):
-        return getattr(self.wrapper.loss, self.name)(self.wrapper.parameters(theta))
-
-
-_FORWARDED = {"on_lanes", "one_block", "lanes_together", "residual"}
+from gdstab.theory import factorisations, known
 
 
 def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
@@ -146,6 +96,21 @@ def build_plane(plane: tuple[float, ...], dim: int):
     return tuple(np.reshape(plane, (3, dim)))
 
 
+def expand_box(numbers: tuple[float, ...], dim: int) -> tuple[tuple[float, float], ...]:
+    """A pair for every parameter, from one pair for all or from one after the other.
+
+    >>> expand_box((-1.0, 1.0), 2), expand_box((-1.0, 1.0, 0.0, 2.0), 2)
+    (((-1.0, 1.0), (-1.0, 1.0)), ((-1.0, 1.0), (0.0, 2.0)))
+    """
+    if len(numbers) not in {2, 2 * dim}:
+        raise ValueError(
+            f"--box takes a low and a high end for all parameters, or for each of them: 2 or {2 * dim} numbers, but "
+            f"got {len(numbers)}"
+        )
+    box = (numbers * dim)[: 2 * dim]
+    return tuple((float(low), float(high)) for low, high in check_box(list(zip(box[::2], box[1::2], strict=True)), dim))
+
+
 def configuration(options) -> dict:
     """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it.
 
@@ -158,7 +123,7 @@ def configuration(options) -> dict:
     return found
 
 
-def _custom(options: opt.Custom) -> WithFloor:
+def _custom(options: opt.Custom) -> Pullback:
     """A user's loss, looked at where numbers of parameters that are wrong, and a floor that is none, show."""
     loss = user_files.load_function(options.path)
     dim = check_count(options.dim, "--loss.dim")
@@ -182,7 +147,7 @@ def _custom(options: opt.Custom) -> WithFloor:
             f"{options.path} takes the value {lowest:.6g}, below its floor {options.floor:g}, where all that is near "
             "counts as converged; set --loss.floor to its infimum, or to -1e300 if it has none"
         )
-    return WithFloor(loss, options.floor)
+    return Pullback(loss, Identity(), options.floor)
 
 
 def _values(loss: Callable, points: np.ndarray) -> np.ndarray:
@@ -202,9 +167,9 @@ def _linear_network(options: opt.Linear) -> tuple[LossFn, int]:
         raise ValueError(f"--loss.widths takes at least two positive widths, from inputs to outputs, but got {widths}")
     dtype = jnp.result_type(float)
     network = losses.LinearNetwork(jnp.eye(widths[0], dtype=dtype), jnp.asarray(teacher(options), dtype), options.scale)
-    shapes = tuple(zip(widths[1:], widths[:-1], strict=True))
-    floor = float(network.floor(tuple(jnp.zeros(shape, dtype) for shape in shapes)))
-    return Flattened(network, floor, shapes), sum(math.prod(shape) for shape in shapes)
+    layers = Unravel.of(zip(widths[1:], widths[:-1], strict=True))
+    floor = float(network.floor(tuple(jnp.zeros(shape, dtype) for shape in layers.shapes)))
+    return Pullback(network, layers, floor), layers.size
 
 
 def teacher(options: opt.Linear) -> np.ndarray:
@@ -258,18 +223,16 @@ def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) 
         If the loss does not say `residual(theta)`, or a projection does not reach the minima.
     """
     key = jax.random.key(seed)
-    if isinstance(options, opt.Linear):
-        build_loss(options)  # refuses impossible widths
-        target = jnp.asarray(teacher(options), dtype)
+    loss, dim = build_loss(options)
+    inside = getattr(loss, "loss", None)
+    if isinstance(inside, losses.LinearNetwork):
+        target, widths = jnp.asarray(inside.targets, dtype), known(loss).widths
 
         def draw(number):
-            layers = factorisations.random_factorisation(
-                jax.random.fold_in(key, number), target, options.widths, spread
-            )
+            layers = factorisations.random_factorisation(jax.random.fold_in(key, number), target, widths, spread)
             return jnp.concatenate([layer.ravel() for layer in layers])
 
         return np.asarray(ensembles.map_points(draw, np.arange(num, dtype=np.uint32)))
-    loss, dim = build_loss(options)
     found = minima.sample(loss, key, num, jnp.zeros(dim, dtype), spread=spread, map=ensembles.map_points)
     missed = ~(np.asarray(found.residual_norm) <= math.sqrt(np.finfo(dtype).eps))
     if missed.any():

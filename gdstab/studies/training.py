@@ -1,50 +1,18 @@
 """Networks and the images that they are trained on: from options to losses, of one vector or of a tree."""
 
-import math
-
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PRNGKeyArray
 
 from gdstab import data
-from gdstab._types import Point, Scalar, Theta
 from gdstab._validate import check_count
 from gdstab.losses import NetworkRisk
 from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
+from gdstab.losses.pullback import Pullback, Unravel
 from gdstab.studies.options.losses import Network
 
 _READERS = {"digits": lambda _: data.digits(), "mnist": data.mnist, "fashion-mnist": data.fashion_mnist}
-
-
-class FlatNetwork(eqx.Module):
-    """The training loss of a network as a loss of one vector, which holds its parameters one after the other."""
-
-    risk: NetworkRisk
-
-    def __call__(self, theta: Point) -> Scalar:
-        """The loss at one point."""
-        return self.risk(self.parameters(theta))
-
-    def residual(self, theta: Point):
-        """That of the loss, for the square loss."""
-        return self.risk.residual(self.parameters(theta))
-
-    @property
-    def loss_floor(self) -> float:
-        """That of the loss."""
-        return self.risk.loss_floor
-
-    def parameters(self, theta: Point) -> Theta:
-        """The tree of arrays."""
-        leaves, structure = jax.tree.flatten(self.risk.theta0)
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1].tolist()
-        parts = jnp.split(theta, ends)
-        return jax.tree.unflatten(
-            structure, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-        )
 
 
 def images(name: str, folder: str, samples: int, seed: int, *, balanced: bool = True) -> data.Dataset:
@@ -59,20 +27,21 @@ def images(name: str, folder: str, samples: int, seed: int, *, balanced: bool = 
     return data.subset(whole, samples, seed, balanced=balanced)
 
 
-def build_network(options: Network) -> tuple[FlatNetwork, int]:
-    """The loss, and the number of parameters; the network inside is only there for its shapes."""
+def build_network(options: Network) -> tuple[Pullback, int]:
+    """The training loss as one of a vector, and the number of parameters; the network inside is only there for its shapes."""
     shown = images(options.data, options.folder, options.samples, options.seed)
     model = draw_model(options, shown.inputs.shape[1], jax.random.key(0), 1.0)
     targets = shown.labels if options.criterion == "cross-entropy" else shown.one_hot
     risk = NetworkRisk(model, shown.inputs, targets, loss=options.criterion.replace("-", "_"))
-    return FlatNetwork(risk), sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(risk.theta0))
+    leaves = Unravel.like(risk.theta0)
+    return Pullback(risk, leaves), leaves.size
 
 
-def random_networks(options: Network, loss: FlatNetwork, num: int, spread: float, seed: int, dtype) -> np.ndarray:
+def random_networks(options: Network, loss: Pullback, num: int, spread: float, seed: int, dtype) -> np.ndarray:
     """Parameters as PyTorch draws them, Xavier-uniform, times `spread`, [num, parameters]."""
-    side, keys = loss.risk.inputs.shape[1], jax.random.split(jax.random.key(seed), num)
+    side, keys = loss.loss.inputs.shape[1], jax.random.split(jax.random.key(seed), num)
     models = [draw_model(options, side, key, spread) for key in keys]
-    return np.stack([np.asarray(ravel_pytree(loss.risk.parameters(model))[0], dtype) for model in models])
+    return np.stack([np.asarray(ravel_pytree(loss.loss.parameters(model))[0], dtype) for model in models])
 
 
 def draw_model(options: Network, side: int, key: PRNGKeyArray, scale: float):

@@ -14,14 +14,20 @@ from gdstab.theory import (
     strata,
     symmetric_line,
 )
+from gdstab.theory.knowledge import Known as Known
+from gdstab.theory.knowledge import Product as Product
+from gdstab.theory.knowledge import known as known
 
 __all__ = [
+    "Known",
+    "Product",
     "catapult",
     "collapse",
     "counterexamples",
     "factorisations",
     "flow_bounds",
     "hessian_bounds",
+    "known",
     "linear",
     "optimisers",
     "relu",

@@ -199,7 +199,24 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
     r"""$\eta_C = 2 / \min_M \lambda_{max}$, above which no minimum is linearly stable ([A] Corollary 17, corrected).
 
     Infinite where targets are orthogonal to the inputs and h > 1: minima are as flat as one wishes. Closed forms exist
-    for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
+    where `flattest_sharpness_of` has one.
+
+    Raises
+    ------
+    ValueError
+        Elsewhere (use `gdstab.minima.flattest`), or if $X X^T$ is singular, or `widths` do not fit the data.
+    """
+    sharpness = flattest_sharpness_of(inputs, targets, widths, scale)
+    return 2 / sharpness if sharpness > 0 else math.inf
+
+
+@arguments.closed_form(
+    inputs=arguments.matrix, targets=arguments.matrix, widths=arguments.widths, scale=arguments.positive
+)
+def flattest_sharpness_of(inputs: Inputs, targets: Targets, widths: Sequence[int], scale: float = 0.5) -> float:
+    r"""$\min_M \lambda_{max}$ of a network on given data: for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
+
+    An infimum, 0, where targets are orthogonal to the inputs and h > 1.
 
     Raises
     ------
@@ -213,20 +230,16 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
     _, s, Vt = _svd_of_inputs(inputs)
     depth = len(widths) - 1
     if depth == 1:
-        return 1 / (scale * float(s[0]) ** 2)
+        return 2 * scale * float(s[0]) ** 2
     if float(s[0] - s[-1]) <= identity_tolerance(s.dtype) * float(s[0]):
         sigma = jnp.linalg.norm(jnp.asarray(targets) @ Vt.T, 2) / s[0]
-        return _threshold(flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2))
+        return flattest_sharpness(float(sigma), depth, scale * float(s[0]) ** 2)
     if depth == 2 and widths[-1] == 1:
-        return _threshold(flattest_sharpness_one_output(inputs, targets, scale))
+        return flattest_sharpness_one_output(inputs, targets, scale)
     raise ValueError(
-        f"no closed form for eta_C with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
+        f"no closed form for the flattest minimum with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
         "compute 2 / gdstab.minima.flattest(...).sharpness."
     )
-
-
-def _threshold(sharpness: float) -> float:
-    return 2 / sharpness if sharpness > 0 else math.inf
 
 
 @arguments.closed_form(

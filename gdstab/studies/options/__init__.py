@@ -1,21 +1,18 @@
 """What can be asked of each study: frozen dataclasses without JAX or NumPy, so that a parser is built in no time.
 
 The names are those of the Python interface, and a test holds that they stay so. The text under each field is its help
-on the command line.
+on the command line. The options of a study live in its folder; all of them can be had from here, too.
 """
 
 import dataclasses
 import math
+import types
+import typing
+from pathlib import Path
+from typing import Any
 
-from gdstab.studies.options.basin import Basin
-from gdstab.studies.options.bifurcation import Bifurcation
-from gdstab.studies.options.boundary import Boundary
+from gdstab import studies
 from gdstab.studies.options.checking import check
-from gdstab.studies.options.critical_map import CriticalMap
-from gdstab.studies.options.curvature import Critical, Spectrum
-from gdstab.studies.options.cycle import Cycle
-from gdstab.studies.options.escape import Escape
-from gdstab.studies.options.flow import Flow
 from gdstab.studies.options.losses import (
     Custom,
     Doublewell,
@@ -35,38 +32,20 @@ from gdstab.studies.options.losses import (
     Vector,
     Worstcase,
 )
-from gdstab.studies.options.lyapunov import Lyapunov
-from gdstab.studies.options.multipliers import Multipliers
-from gdstab.studies.options.overfitting import Overfitting
 from gdstab.studies.options.parsing import Box, Interval, parse_range
-from gdstab.studies.options.planes import Heatmap, Orbit
 from gdstab.studies.options.updates import RuleName, Update
 from gdstab.studies.options.words import describe
 
 __all__ = [
-    "STUDIES",
-    "Basin",
-    "Bifurcation",
-    "Boundary",
     "Box",
-    "Critical",
-    "CriticalMap",
     "Custom",
-    "Cycle",
     "Doublewell",
-    "Escape",
     "Factorisation",
-    "Flow",
-    "Heatmap",
     "Himmelblau",
     "Interval",
     "Linear",
     "Loss",
-    "Lyapunov",
-    "Multipliers",
     "Network",
-    "Orbit",
-    "Overfitting",
     "Phase",
     "Quadnet",
     "Quadratic",
@@ -76,7 +55,6 @@ __all__ = [
     "Rosenbrock",
     "RuleName",
     "Scalar",
-    "Spectrum",
     "Update",
     "Vector",
     "Worstcase",
@@ -84,30 +62,26 @@ __all__ = [
     "configuration",
     "describe",
     "parse_range",
+    "read",
 ]
 
-STUDIES = {
-    "heatmap": Heatmap,
-    "orbit": Orbit,
-    "critical": Critical,
-    "critical-map": CriticalMap,
-    "spectrum": Spectrum,
-    "overfitting": Overfitting,
-    "escape": Escape,
-    "flow": Flow,
-    "basin": Basin,
-    "boundary": Boundary,
-    "multipliers": Multipliers,
-    "bifurcation": Bifurcation,
-    "cycle": Cycle,
-    "lyapunov": Lyapunov,
-}
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
+
+
+def __getattr__(name: str) -> Any:
+    """The options of a study, from its folder."""
+    if name == "STUDIES":
+        return {study: studies.options_of(study) for study in studies.names()}
+    for study in studies.names():
+        if name == studies.class_name(study):
+            return studies.options_of(study)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def configuration(options) -> dict:
     """All that decides a run's result, as plain JSON values.
 
+    >>> from gdstab.studies.heatmap import Heatmap
     >>> configuration(Heatmap())["loss"]
     {'name': 'scalar', 'depth': 2, 'target': 1.0, 'scale': 1.0}
     """
@@ -115,6 +89,37 @@ def configuration(options) -> dict:
     if "loss" in fields:
         fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
     return {"study": type(options).__name__.lower(), **_plain(fields)}
+
+
+def read(configuration: dict, **more: Any):
+    """The options that a run was made with, from its configuration: what `configuration` wrote, read back.
+
+    Raises
+    ------
+    ValueError
+        If no study of this version has that name, or these options.
+
+    Examples
+    --------
+    >>> from gdstab.studies.heatmap import Heatmap
+    >>> read(configuration(Heatmap(box=((-1, 1), (0, 2))))) == Heatmap(box=((-1, 1), (0, 2)))
+    True
+    """
+    study = configuration.get("study")
+    kind = next((kind for kind in studies.all_options() if kind.__name__.lower() == study), None)
+    if kind is None:
+        raise ValueError(f"this version of gdstab has no study {study!r}; it was written by another one")
+    given = {name: value for name, value in configuration.items() if name != "study"}
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(given.keys() - hints.keys())
+    if unknown:
+        raise ValueError(f"{study} has no option {', '.join(unknown)} in this version of gdstab; another one wrote it")
+    if "loss" in given:
+        inner = {name: value for name, value in given["loss"].items() if name not in {"name", "sha256"}}
+        losses = {part.__name__.lower(): part for part in typing.get_args(Loss)}
+        loss = losses[given["loss"]["name"]]
+        given["loss"] = loss(**{name: _shaped(typing.get_type_hints(loss)[name], v) for name, v in inner.items()})
+    return kind(**{name: v if name == "loss" else _shaped(hints[name], v) for name, v in given.items()}, **more)
 
 
 def _plain(value):
@@ -126,3 +131,18 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shaped(hint: Any, value: Any) -> Any:
+    """A value that JSON has read as what a field's annotation says: lists as tuples, words as numbers."""
+    parts = [part for part in typing.get_args(hint) if part not in {types.NoneType, Ellipsis}]
+    if isinstance(value, list):
+        inner = next((part for part in parts if typing.get_origin(part) is tuple), None)
+        many = typing.get_origin(hint) is not tuple and inner is not None  # such as Box | None
+        kinds = typing.get_args(inner) if many else typing.get_args(hint)
+        kinds = [kinds[0]] * len(value) if kinds and kinds[-1] is Ellipsis else kinds
+        return tuple(_shaped(kind, entry) for kind, entry in zip(kinds, value, strict=True))
+    if hint is Path:
+        return Path(value)
+    floats = hint is float or float in parts
+    return float(value) if floats and isinstance(value, int | str) and not isinstance(value, bool) else value

@@ -108,7 +108,7 @@ def check(options) -> None:
 
     Examples
     --------
-    >>> from gdstab.studies.options.planes import Heatmap
+    >>> from gdstab.studies.options import Heatmap
     >>> check(Heatmap(escape_radius=-1.0))
     Traceback (most recent call last):
     ValueError: --escape-radius takes a positive finite number, but got -1.0

@@ -8,10 +8,9 @@ import difflib
 from pathlib import Path
 from typing import Literal
 
-from gdstab.studies.options.curvature import Critical
+from gdstab.studies.options import Critical, Heatmap, Orbit
 from gdstab.studies.options.losses import Loss, Scalar
 from gdstab.studies.options.parsing import Box
-from gdstab.studies.options.planes import Heatmap, Orbit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gdstab.studies import heatmap
+from gdstab.studies.heatmap import study as heatmap
 from gdstab.studies.options.reproduce import FigureA1a
 from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gdstab.studies import critical
+from gdstab.studies.critical import study as critical
 from gdstab.studies.options.reproduce import FigureA1b
 from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude

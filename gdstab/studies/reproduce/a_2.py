@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from gdstab.studies import orbit
 from gdstab.studies.options import Scalar
 from gdstab.studies.options.reproduce import FigureA2
+from gdstab.studies.orbit import study as orbit
 from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
 

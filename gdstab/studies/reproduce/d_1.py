@@ -12,7 +12,7 @@ from gdstab._validate import check_count, check_positive
 from gdstab.losses import NetworkRisk
 from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
 from gdstab.studies import building, training
-from gdstab.studies.flow import drifts, order
+from gdstab.studies.flow.study import drifts, order
 from gdstab.studies.options.reproduce import FigureD1
 from gdstab.studies.phases import SAVING, Phase, count, enter
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude

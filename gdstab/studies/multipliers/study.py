@@ -1,0 +1,344 @@
+"""An optimiser as a map: its multipliers above a minimum, its threshold found and predicted, and the edge of stability.
+
+Three looks at one rule: the multipliers of the whole map (parameters and momentum) above a minimum, with the step size
+at which one leaves the unit circle; the plane of step size and momentum, run by the engine; and one orbit with the
+curvature that the rule sees along it. Adaptive rules are held at the second moment of that orbit in the first two.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gdstab import curvature, ensembles, figures, orbits, records, sampling, stability, updates
+from gdstab._types import LossFn
+from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
+from gdstab.studies import building
+from gdstab.studies import options as opt
+from gdstab.studies.memory import check_memory
+from gdstab.studies.multipliers import stability_diagram
+from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.theory import optimisers
+
+
+class Study(NamedTuple):
+    """A complete run on disk."""
+
+    record: records.Record
+    fresh: bool  # made just now, not read back
+
+
+class Orbit(NamedTuple):
+    """One orbit, looked at now and then."""
+
+    steps: np.ndarray  # [points]
+    theta: np.ndarray  # [points, dim]
+    nu: np.ndarray | None  # [points, dim], bias corrected; None without a second moment
+    loss: np.ndarray  # [points]
+    curvature: np.ndarray  # [points], the largest that the rule sees
+
+
+class Minimum(NamedTuple):
+    """A fixed point of the whole map."""
+
+    rule: updates.UpdateRule  # at a frozen second moment where it has one
+    state: object
+    theta: np.ndarray
+    nu: np.ndarray | None
+    curvature: float  # the largest that the rule sees
+
+
+def run(options: opt.Multipliers, *, progress=None) -> Study:
+    """Run the study, or read it back where a complete run of the same configuration is there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     asked = opt.Multipliers(resolution=(12, 4), num_steps=100, max_steps=5000, out=Path(folder))
+    ...     study = run(asked)
+    >>> round(study.record.summary["threshold"]["numerical"], 9)  # 2 (1 + beta) / 4
+    0.95
+    """
+    dtype = building.check_precision(options.precision)
+    loss, dim = building.build_loss(options.loss)
+    stopping = building.build_stopping(options)
+    _check(options, dtype)
+    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    building.check_tolerances(options, loss, dim)
+    building.build_rule(options)
+    start = _start(options, dim, dtype)
+    _check_point(options, loss, dtype)
+    orbit = options.num_steps * dim * dtype.itemsize * (2 if options.rule in optimisers.ADAPTIVE else 1)
+    check_memory(num_steps=orbit, resolution=total_lanes(options) * (2 * dim + 1) * dtype.itemsize)
+    record = records.begin(
+        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
+    )
+    if record.complete:
+        return Study(record, fresh=False)
+    enter(progress, "orbit")
+    orbit = follow(options, loss, start)
+    enter(progress, "minimum")
+    minimum = find_minimum(options, loss, orbit)
+    enter(progress, "plane of step size and momentum")
+    diagram = stability_diagram.diagram(
+        options, loss, minimum.theta, minimum.nu, minimum.curvature, stopping, progress=progress
+    )
+    enter(progress, "thresholds")
+    summary, matrix = summarise(options, loss, minimum, orbit)
+    summary["diagram"] = stability_diagram.compare(diagram)
+    summary["provenance"] = records.provenance(dtype, seed=options.seed)
+    enter(progress, SAVING)
+    values = np.array([complex(*pair) for pair in summary["multipliers"]])
+    record.write_dataset(_dataset(diagram, orbit, values).assign_attrs(provenance=summary["provenance"]))
+    here = figures.MultiplierMap(
+        options.rule, options.step_size, options.beta, values, stability.numerical_range(matrix)
+    )
+    figures.save(
+        figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record, note=opt.describe(options)
+    )
+    edge = figures.StabilityEdge(
+        options.rule, options.step_size, orbit.steps, orbit.loss, orbit.curvature, critical_curvature(options)
+    )
+    figures.save(figures.draw_edge(edge), record, "orbit", note=opt.describe(options))
+    return Study(record.finish(summary), fresh=True)
+
+
+def phases(options: opt.Multipliers) -> dict[str, Phase]:
+    """What a run goes through."""
+    names = ("orbit", "minimum", "plane of step size and momentum", "thresholds", SAVING)
+    return {**dict.fromkeys(names, Phase(2)), names[2]: Phase(4, total_lanes(options))}
+
+
+def total_lanes(options: opt.Multipliers) -> int:
+    """How many orbits the engine runs."""
+    steps, betas = check_resolution(options.resolution, 2)
+    return steps * (betas if options.rule in optimisers.MOMENTUM else 1)
+
+
+def follow(options: opt.Multipliers, loss: LossFn, start: np.ndarray) -> Orbit:
+    """The orbit from `start`, with the curvature that the rule sees along it: that of its preconditioned Hessian."""
+    rule, eta = building.build_rule(options), jnp.asarray(options.step_size, start.dtype)
+    adaptive = options.rule in optimisers.ADAPTIVE
+
+    def observe(state):
+        return (rule.theta(state), updates.second_moment(state)) if adaptive else (rule.theta(state), None)
+
+    state = rule.init(jnp.asarray(start), eta)
+    path, moments = eqx.filter_jit(orbits.rollout(rule, options.num_steps, observe=observe))(loss, state, eta)[1]
+    steps = np.arange(options.every, options.num_steps + 1, options.every)
+    theta = np.asarray(path)[steps - 1]
+    nu = np.asarray(moments)[steps - 1] if adaptive else None
+    if options.rule in {"adam", "adamw"}:
+        nu = nu / (1 - options.beta2**steps).astype(nu.dtype)[:, None]
+    scale = _preconditioner(options, theta, nu)
+    seen = _decayed(options, loss)
+    curvature = ensembles.map_points(
+        lambda pair: stability.preconditioned_sharpness(seen, pair[0], pair[1]), (theta, scale)
+    )
+    return Orbit(steps, theta, nu, np.asarray(ensembles.map_points(loss, theta)), np.asarray(curvature))
+
+
+def find_minimum(options: opt.Multipliers, loss: LossFn, orbit: Orbit) -> Minimum:
+    """The fixed point of the whole map near the point asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is none, the map has no derivative there, or the point is no minimum.
+    """
+    guess = jnp.asarray(_guess(options, orbit), orbit.theta.dtype)
+    plain = updates.gradient_descent()
+    theta = stability.fixed_point(plain, loss, guess, options.step_size).theta
+    rule, nu = building.build_rule(options), None
+    if options.rule in optimisers.ADAPTIVE:
+        nu = orbit.nu[-1] if options.nu is None else np.full(theta.shape, options.nu, orbit.theta.dtype)
+        rule = updates.frozen(rule, jnp.asarray(nu))
+    if options.weight_decay:
+        state = stability.fixed_point(rule, loss, theta, options.step_size).state
+    else:
+        state = stability.extend(rule, loss, theta, options.step_size)
+    theta = rule.theta(state)
+    scale = _preconditioner(options, np.asarray(theta), nu)
+    seen = float(stability.preconditioned_sharpness(_decayed(options, loss), theta, jnp.asarray(scale)))
+    if not seen > 0:
+        raise ValueError(
+            f"expected a minimum with some positive curvature near the point, got a largest curvature of {seen:.3g} at "
+            f"{np.asarray(theta).tolist()}; give another --point"
+        )
+    return Minimum(rule, state, np.asarray(theta), nu, seen)
+
+
+def summarise(options: opt.Multipliers, loss: LossFn, minimum: Minimum, orbit: Orbit) -> tuple[dict, np.ndarray]:
+    """What `summary.json` holds of the minimum and the orbit; and the Jacobian of the whole map at the minimum."""
+    args = minimum.rule, loss, minimum.state, options.step_size
+    values, matrix = (np.asarray(eqx.filter_jit(study)(*args)) for study in (stability.multipliers, stability.jacobian))
+    growth = stability.transient_growth(matrix, entries=minimum.theta.size)
+    radius = float(np.abs(values).max())
+    inside = radius <= 1 + np.sqrt(np.finfo(minimum.theta.dtype).eps)
+    half = orbit.curvature[len(orbit.curvature) // 2 :]
+    limit = critical_curvature(options)
+    summary = {
+        "rule": options.rule,
+        "point": minimum.theta.tolist(),
+        "loss": float(loss(jnp.asarray(minimum.theta))),
+        "nu": None if minimum.nu is None else minimum.nu.tolist(),
+        "curvature": minimum.curvature,
+        "multipliers": [[float(value.real), float(value.imag)] for value in values],
+        "spectral_radius": radius,
+        "threshold": _thresholds(options, loss, minimum),
+        "growth": {
+            "peak": _number(growth.peak) if inside else None, "power": growth.power, "complete": growth.complete,
+            "kreiss_bound": stability.kreiss_bound(matrix) if inside else None,
+            "numerical_radius": stability.numerical_radius(matrix),
+        },
+        "manifold": along_the_minima(options, loss, minimum),
+        "orbit": {
+            "limit": limit, "last_loss": _number(orbit.loss[-1]), "last": _number(orbit.curvature[-1]),
+            "median_of_second_half": _number(np.median(half)), "largest": _number(orbit.curvature.max()),
+            "median_to_limit": _number(np.median(half) / limit),
+        },
+    }  # fmt: skip
+    return summary, matrix
+
+
+def critical_curvature(options: opt.Multipliers) -> float:
+    """The curvature above which a minimum is unstable at the step size asked for."""
+    numbers = {"beta": options.beta, **stability_diagram.shift(options)}
+    return float(optimisers.critical_curvature(options.rule, options.step_size, **numbers))
+
+
+def _thresholds(options: opt.Multipliers, loss: LossFn, minimum: Minimum) -> dict:
+    """In closed form from the curvature, and found by bisection on the multipliers of the whole map."""
+    exact = float(optimisers.threshold(
+        options.rule, minimum.curvature, beta=options.beta, **stability_diagram.shift(options)
+    ))  # fmt: skip
+    found = stability.threshold_of(
+        minimum.rule, loss, jnp.asarray(minimum.theta), exact / 20, exact * 2, state=minimum.state
+    )
+    return {
+        "closed_form": exact, "numerical": found.step_size, "relative_difference": abs(found.step_size / exact - 1),
+        "multiplier": [found.multiplier.real, found.multiplier.imag],
+    }  # fmt: skip
+
+
+def along_the_minima(options: opt.Multipliers, loss: LossFn, minimum: Minimum, num: int = 9) -> list[dict] | None:
+    """Thresholds of minima (x, a/x) of the product of two scalars, numerical and from 2c (x^2 + y^2) where P is one.
+
+    None for other losses and with weight decay, under which these are no fixed points.
+    """
+    target = getattr(options.loss, "target", 0)
+    if not (isinstance(options.loss, opt.Scalar) and options.loss.depth == 2 and target > 0) or options.weight_decay:
+        return None
+    rows = []
+    for x in np.sqrt(target) * np.geomspace(1, 4, num):
+        theta = np.array([x, target / x], minimum.theta.dtype)
+        scale = _preconditioner(options, theta, minimum.nu)
+        # The Hessian is 2c v v^T with v = (y, x), so the preconditioned one has the eigenvalue 2c (y^2/p1 + x^2/p2).
+        curvature = 2 * options.loss.scale * float(np.sum(theta[::-1].astype(float) ** 2 / scale))
+        exact = float(optimisers.threshold(options.rule, curvature, beta=options.beta))
+        found = stability.threshold_of(minimum.rule, loss, jnp.asarray(theta), exact / 20, exact * 2).step_size
+        rows.append({
+            "x": float(x), "curvature": curvature, "closed_form": exact, "numerical": found,
+            "relative_difference": abs(found / exact - 1),
+        })  # fmt: skip
+    return rows
+
+
+def _check(options: opt.Multipliers, dtype) -> None:
+    if options.rule not in optimisers.KNOWN:
+        raise ValueError(
+            f"--rule {options.rule} jumps at every critical point, so it has no multipliers there; choose one of "
+            f"{', '.join(optimisers.KNOWN)}, or look at its orbits"
+        )
+    check_step_sizes(options.step_size, dtype)
+    check_resolution(options.resolution, 2)
+    for name in ("num_steps", "every"):
+        check_count(getattr(options, name), name)
+    for name in ("displacement", "spread"):
+        check_positive(getattr(options, name), name)
+    if options.nu is not None:
+        check_positive(options.nu, "nu")
+    if options.every > options.num_steps:
+        raise ValueError(f"--every {options.every} leaves nothing of the --num-steps {options.num_steps}; lower it")
+    low, high = options.betas
+    if not 0 <= low < high < 1:
+        raise ValueError(f"--betas takes two momenta, 0 <= first < last < 1, but got {low} and {high}")
+    if min(options.resolution) < 2:
+        raise ValueError(f"--resolution takes at least 2 step sizes and 2 momenta, but got {options.resolution}")
+
+
+def _start(options: opt.Multipliers, dim: int, dtype) -> np.ndarray:
+    for name in ("start", "point"):
+        given = getattr(options, name)
+        if given and len(given) != dim:
+            raise ValueError(f"--{name} takes the {dim} parameters of the loss, but got {len(given)} numbers")
+    if options.start:
+        return np.asarray(options.start, dtype)
+    return np.asarray(sampling.gaussian(jax.random.key(options.seed), 1, dim, options.spread, dtype=dtype))[0]
+
+
+def _check_point(options: opt.Multipliers, loss: LossFn, dtype) -> None:
+    """Refuse a point beside a saddle: no step size is stable there, whatever the rule."""
+    if not options.point:
+        return
+    point = jnp.asarray(options.point, dtype)
+    theta = stability.fixed_point(updates.gradient_descent(), loss, point, options.step_size).theta
+    values = np.asarray(curvature.eigenvalues(loss, theta)) + options.weight_decay
+    if values.min() < -np.sqrt(np.finfo(dtype).eps) * np.abs(values).max():
+        raise ValueError(
+            f"--point leads to {np.asarray(theta).tolist()}, where the loss curves down ({values.min():.3g}): no step "
+            "size is stable there; give a point near a minimum"
+        )
+
+
+def _guess(options: opt.Multipliers, orbit: Orbit) -> np.ndarray:
+    """Where a critical point is sought."""
+    loss = options.loss
+    if options.point:
+        return np.asarray(options.point)
+    if isinstance(loss, opt.Scalar) and loss.target > 0:
+        return np.full(loss.depth, loss.target ** (1 / loss.depth))  # the flattest minimum
+    if isinstance(loss, opt.Quadratic):
+        return np.zeros(len(loss.curvatures))
+    if not np.isfinite(orbit.theta[-1]).all():
+        raise ValueError("the orbit has diverged, so it leads to no minimum; give a --point, or a smaller --step-size")
+    return orbit.theta[-1]
+
+
+def _preconditioner(options: opt.Multipliers, theta: np.ndarray, nu: np.ndarray | None) -> np.ndarray:
+    return optimisers.preconditioner(options.rule, theta if nu is None else nu, options.eps)
+
+
+def _decayed(options: opt.Multipliers, loss: LossFn) -> LossFn:
+    """The loss whose Hessian adaptive rules precondition: weight decay in the gradient is part of it."""
+    if options.rule == "adamw" or options.rule not in optimisers.ADAPTIVE or not options.weight_decay:
+        return loss
+    return lambda theta: loss(theta) + 0.5 * options.weight_decay * jnp.sum(theta**2)
+
+
+def _number(value) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _dataset(diagram: stability_diagram.Diagram, orbit: Orbit, values: np.ndarray) -> xr.Dataset:
+    verdicts = stability_diagram.Verdict
+    meanings = {"flag_values": [int(v) for v in verdicts], "flag_meanings": " ".join(v.name.lower() for v in verdicts)}
+    plane = ("step_size", "beta")
+    variables = {
+        "verdict": (plane, diagram.verdict, {"long_name": "what becomes of an orbit near the minimum", **meanings}),
+        "updates": (plane, diagram.updates),
+        "threshold": ("beta", diagram.threshold, {"long_name": "largest stable step size, closed form"}),
+        "theta": (("step", "coordinate"), orbit.theta),
+        "loss": ("step", orbit.loss),
+        "curvature": ("step", orbit.curvature, {"long_name": "largest eigenvalue of the preconditioned Hessian"}),
+        "multipliers": (("index", "part"), np.stack([values.real, values.imag], axis=-1)),
+    }
+    coords = {"step_size": diagram.step_sizes, "beta": diagram.betas, "step": orbit.steps, "part": ["real", "imag"]}
+    if orbit.nu is not None:
+        variables["nu"] = (("step", "coordinate"), orbit.nu, {"long_name": "second moment, bias corrected"})
+    return xr.Dataset(variables, coords)

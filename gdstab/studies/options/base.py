@@ -1,0 +1,75 @@
+"""What the options of many studies have in common, each written once; `study_options` makes a dataclass of the rest."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, TypeVar, dataclass_transform
+
+from gdstab.studies.options.losses import Loss, Scalar
+
+T = TypeVar("T")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def study_options(kind: type[T]) -> type[T]:
+    """A frozen dataclass, its own fields before those that it inherits: so they stand in the help."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True)(kind)
+    fields = made.__dataclass_fields__
+    own = {name: fields[name] for name in kind.__dict__.get("__annotations__", {})}
+    rest = {name: field for name, field in fields.items() if name not in own}
+    made.__dataclass_fields__ = own | rest
+    return made
+
+
+@study_options
+class RunOptions:
+    """Where the results of a study lie, and how long its numbers are."""
+
+    precision: Literal[32, 64] = 64
+    """bits of a number"""
+    out: Path = Path("runs/study")
+    """directory of the results"""
+    overwrite: bool = False
+    """replace the run that is in the directory"""
+    resume: bool = False
+    """continue the interrupted run that is in the directory, from the last part that it kept"""
+
+
+@study_options
+class LossOptions:
+    """What is minimised, in studies that take any loss."""
+
+    loss: Loss = dataclasses.field(default_factory=Scalar)
+    """what is minimised: any of these, before or after all other options"""
+
+
+@study_options
+class StoppingOptions:
+    """When an orbit ends: see `outcomes.StoppingRule`."""
+
+    max_steps: int = 100_000
+    """updates at the most; who has no verdict then is undecided"""
+    loss_tol: float | None = 1e-12
+    """converged when the loss is this close to its infimum"""
+    grad_tol: float | None = 1e-10
+    """converged when the norm of the gradient is at most this (saddles too: they are counted apart)"""
+    escape_radius: float = 1e6
+    """diverged when the norm of the parameters exceeds this"""
+    max_period: int | None = 8
+    """look for cycles up to this period"""
+
+
+@study_options
+class SeedOptions:
+    """Of studies that draw random numbers."""
+
+    seed: int = 0
+    """of all random numbers"""
+
+
+@study_options
+class PlaneOptions:
+    """A slice of parameter space."""
+
+    plane: tuple[float, ...] = ()
+    """the slice of parameter space: two indices of parameters (the others are 0), or a point and two directions, one
+    after the other; by default the first two parameters"""
