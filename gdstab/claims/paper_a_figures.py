@@ -13,7 +13,7 @@ from gdstab.figures import claims as draw
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies.heatmap import selfcheck
-from gdstab.studies.heatmap import study as study
+from gdstab.studies.heatmap import study
 from gdstab.studies.options import Heatmap, Scalar
 from gdstab.theory import scalar
 
