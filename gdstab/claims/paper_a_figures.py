@@ -12,8 +12,7 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies.heatmap import selfcheck
-from gdstab.studies.heatmap import study
+from gdstab.studies.heatmap import selfcheck, study
 from gdstab.studies.options import Heatmap, Scalar
 from gdstab.theory import scalar
 

@@ -79,7 +79,7 @@ class Identity(eqx.Module):
 
 
 class First(eqx.Module):
-    """The first of a pair: for a loss beside whose parameters something else goes along, such as the number of a rule."""
+    """The first of a pair: for a loss beside whose parameters something else goes along."""
 
     on_lanes = True
 

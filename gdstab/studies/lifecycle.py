@@ -37,7 +37,7 @@ class Study(NamedTuple):
 
 
 def run(options: Any, *, progress: Callable[[int, int], None] | None = None, team: Team = ALONE) -> Study:
-    """Run the study that the options belong to, or read it back where a complete run of the same configuration is there.
+    """Run the study that the options belong to; or read it back, where a complete run of them is there.
 
     With a team every process calls this with the same options, and does its share; the leading one writes the result,
     and has a complete record.

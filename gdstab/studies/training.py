@@ -28,7 +28,7 @@ def images(name: str, folder: str, samples: int, seed: int, *, balanced: bool = 
 
 
 def build_network(options: Network) -> tuple[Pullback, int]:
-    """The training loss as one of a vector, and the number of parameters; the network inside is only there for its shapes."""
+    """The training loss as one of a vector, and the length of that; the network inside is there for its shapes."""
     shown = images(options.data, options.folder, options.samples, options.seed)
     model = draw_model(options, shown.inputs.shape[1], jax.random.key(0), 1.0)
     targets = shown.labels if options.criterion == "cross-entropy" else shown.one_hot

@@ -214,7 +214,7 @@ def critical_step(inputs: Inputs, targets: Targets, widths: Sequence[int], scale
     inputs=arguments.matrix, targets=arguments.matrix, widths=arguments.widths, scale=arguments.positive
 )
 def flattest_sharpness_of(inputs: Inputs, targets: Targets, widths: Sequence[int], scale: float = 0.5) -> float:
-    r"""$\min_M \lambda_{max}$ of a network on given data: for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
+    r"""$\min_M \lambda_{max}$ on given data: for h = 1, for $X X^T = s^2 I$, and for h = 2 with one output.
 
     An infimum, 0, where targets are orthogonal to the inputs and h > 1.
 
@@ -237,7 +237,7 @@ def flattest_sharpness_of(inputs: Inputs, targets: Targets, widths: Sequence[int
     if depth == 2 and widths[-1] == 1:
         return flattest_sharpness_one_output(inputs, targets, scale)
     raise ValueError(
-        f"no closed form for the flattest minimum with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
+        f"no closed form for eta_C with data that are not whitened and widths {tuple(widths)}: whiten the data, or "
         "compute 2 / gdstab.minima.flattest(...).sharpness."
     )
 

@@ -1,6 +1,7 @@
 """What the options of many studies have in common, each written once; `study_options` makes a dataclass of the rest."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Literal, TypeVar, dataclass_transform
 
@@ -14,7 +15,7 @@ def study_options(kind: type[T]) -> type[T]:
     """A frozen dataclass, its own fields before those that it inherits: so they stand in the help."""
     made = dataclasses.dataclass(frozen=True, kw_only=True)(kind)
     fields = made.__dataclass_fields__
-    own = {name: fields[name] for name in kind.__dict__.get("__annotations__", {})}
+    own = {name: fields[name] for name in inspect.get_annotations(kind)}
     rest = {name: field for name, field in fields.items() if name not in own}
     made.__dataclass_fields__ = own | rest
     return made
