@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from gdstab import figures, stability, updates
-from gdstab.claims import paper_c_general as general
+from gdstab.claims.c import general
 from gdstab.claims.registry import Verdict
 from gdstab.losses import ScalarProduct, ShallowReLU
 from gdstab.stability.centre_stable import cut_off

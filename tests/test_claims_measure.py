@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gdstab import claims, figures, sampling
-from gdstab.claims import paper_a_measure as measured
-from gdstab.claims import paper_e
+from gdstab.claims import e as paper_e
+from gdstab.claims.a import measure as measured
 from gdstab.claims.registry import ClaimError, Verdict
 
 NUM, NAMES = 1024, ("xy", "linear network 2-2-2")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gdstab import claims, figures
-from gdstab.claims import at_threshold as at
-from gdstab.claims import past_threshold as past
+from gdstab.claims.a import at_threshold as at
+from gdstab.claims.a import past_threshold as past
 from gdstab.claims.registry import ClaimError, Verdict
 from gdstab.theory import catapult, symmetric_line
 

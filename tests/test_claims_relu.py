@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 
 from gdstab import figures
-from gdstab.claims import exact_relu as exact
-from gdstab.claims import paper_c_escape as escape
-from gdstab.claims import paper_c_gradient as regularity
-from gdstab.claims import paper_c_landscape as landscape
-from gdstab.claims import paper_c_leaky as leaky
-from gdstab.claims import paper_c_strict as strict
+from gdstab.claims.c import escape, landscape, leaky, strict
+from gdstab.claims.c import exact_relu as exact
+from gdstab.claims.c import gradient as regularity
 from gdstab.claims.registry import ClaimError, Verdict
 from gdstab.losses import ShallowReLU
 from gdstab.theory import relu

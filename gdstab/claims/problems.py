@@ -9,11 +9,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab import curvature, ensembles
+from gdstab import curvature, ensembles, stability, updates
 from gdstab._numerics import matmul
 from gdstab._types import Theta
 from gdstab.estimators import clopper_pearson_interval
 from gdstab.losses import LinearNetwork
+from gdstab.outcomes import StoppingRule
 from gdstab.theory.factorisations import Layers, random_factorisation
 
 ARCHITECTURES = (
@@ -21,6 +22,9 @@ ARCHITECTURES = (
     (3, 1, 3), (4, 2, 3), (3, 1, 2, 2), (3, 2, 2, 3),
 )  # fmt: skip
 """Widths, filling ones first; the last four are non-filling."""
+
+
+DESCENT = updates.gradient_descent()
 
 
 class Shallow(eqx.Module):
@@ -113,3 +117,13 @@ def share(hits: int, num: int) -> dict:
     """A share with its exact 95 % interval."""
     low, high = clopper_pearson_interval(hits, num)
     return {"share": hits / num, "interval": [float(low), float(high)], "of": num}
+
+
+def image_of_descent(loss, points, step_size):
+    """The points after one step."""
+    return ensembles.run(DESCENT, loss, points, step_size, StoppingRule(loss_tol=None, max_steps=1)).theta
+
+
+def singularity(loss, points, step_size) -> dict:
+    """What sampled Jacobians of the map say, as a dictionary."""
+    return stability.non_singularity(loss, points, step_size, map_points=ensembles.map_points)._asdict()

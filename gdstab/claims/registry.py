@@ -3,6 +3,7 @@
 import difflib
 import enum
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,9 @@ import jax
 import numpy as np
 
 from gdstab.studies.building import check_precision
+
+_FIRST, _LAST = ("main", "contrib"), ("fig", "app", "exp", "conj", "open")
+"""Kinds of claims before the numbered statements of a paper, and behind them; what has no number comes last of all."""
 
 Truth: TypeAlias = bool | np.bool_
 
@@ -52,6 +56,19 @@ class Claim(NamedTuple):
     """The verdict that is known; another one is news, or a fault. None where none is known yet."""
 
     @property
+    def place(self) -> tuple:
+        """Where it stands in the papers: what these announce, their statements by number, and the rest.
+
+        >>> places = [Claim(name, "", "", None).place for name in ("A.thm7", "A.thm12", "A.fig1b", "B.thm1")]
+        >>> sorted(places) == places
+        True
+        """
+        name = self.id.partition(".")[2]
+        kind, numbers = re.match("[a-z]*", name)[0], [int(digits) for digits in re.findall(r"\d+", name)]
+        last = _LAST.index(kind) if kind in _LAST else -1 if numbers else len(_LAST)
+        return self.paper, -2 if kind in _FIRST else last, numbers, name
+
+    @property
     def paper(self) -> str:
         """The letter of the paper.
 
@@ -77,14 +94,20 @@ def claim(name: str, *, source: str, statement: str, expected: Verdict | None = 
 
 
 def registered(paper: str | None = None, only: str | Sequence[str] | None = None) -> list[Claim]:
-    """The claims of a paper, or those named, or all, in the order of their registration.
+    """The claims of a paper, or all, in the order of the papers; or those named, as they are named.
 
     Raises
     ------
     ValueError
         If there is no such claim or paper.
     """
-    names = list(_CLAIMS) if only is None else [only] if isinstance(only, str) else list(only)
+    names = (
+        sorted(_CLAIMS, key=lambda name: _CLAIMS[name].place)
+        if only is None
+        else [only]
+        if isinstance(only, str)
+        else list(only)
+    )
     for name in names:
         if name not in _CLAIMS:
             close = difflib.get_close_matches(name, _CLAIMS, n=1)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab.claims import exact_relu as exact
-from gdstab.claims.exact_relu import Problem
+from gdstab.claims.c import exact_relu as exact
+from gdstab.claims.c.exact_relu import Problem
 from gdstab.claims.registry import Finding, Verdict, claim, judge
 from gdstab.losses import ShallowReLU
 from gdstab.theory import relu

@@ -6,9 +6,9 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from gdstab.claims import exact_relu as exact
-from gdstab.claims.paper_c_escape import Ends, descend, label, normal_starts, share, step_sizes
-from gdstab.claims.paper_c_landscape import PROBLEMS, SLANTED, ZIGZAGS, by_newton, starts
+from gdstab.claims.c import exact_relu as exact
+from gdstab.claims.c.escape import Ends, descend, label, normal_starts, share, step_sizes
+from gdstab.claims.c.landscape import PROBLEMS, SLANTED, ZIGZAGS, by_newton, starts
 from gdstab.claims.registry import Finding, Verdict, claim, judge
 from gdstab.theory import relu
 from gdstab.theory.relu import CriticalType

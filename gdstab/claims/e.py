@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab.claims import paper_a_dynamics, paper_a_measure, paper_a_minima, problems
-from gdstab.claims.paper_a_dynamics import image_of_descent, singularity
+from gdstab.claims import problems
+from gdstab.claims.a import dynamics as paper_a_dynamics
+from gdstab.claims.a import measure as paper_a_measure
+from gdstab.claims.a import minima as paper_a_minima
+from gdstab.claims.problems import image_of_descent, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import bifurcation, ensembles, figures, orbits, sampling
-from gdstab.claims.paper_a_dynamics import DESCENT
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct, VectorProduct

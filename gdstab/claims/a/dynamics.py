@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, orbits, sampling, stability, updates
+from gdstab import ensembles, orbits, sampling, stability
 from gdstab.claims import problems
-from gdstab.claims.paper_a_minima import SCALE, WIDTHS, small_problem, vanishing_path
+from gdstab.claims.a.minima import SCALE, WIDTHS, small_problem, vanishing_path
+from gdstab.claims.problems import DESCENT, image_of_descent, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import Quadratic, ScalarProduct
@@ -16,18 +17,6 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.stability import Stability
 from gdstab.theory import linear
 from gdstab.theory.factorisations import balanced_factorisation
-
-DESCENT = updates.gradient_descent()
-
-
-def image_of_descent(loss, points, step_size):
-    """The points after one step."""
-    return ensembles.run(DESCENT, loss, points, step_size, StoppingRule(loss_tol=None, max_steps=1)).theta
-
-
-def singularity(loss, points, step_size) -> dict:
-    """What sampled Jacobians of the map say, as a dictionary."""
-    return stability.non_singularity(loss, points, step_size, map_points=ensembles.map_points)._asdict()
 
 
 def decoupled_network():

@@ -6,8 +6,8 @@ import numpy as np
 
 from gdstab import ensembles, losses
 from gdstab.claims import problems
-from gdstab.claims.paper_a_dynamics import singularity
-from gdstab.claims.paper_c_general import AT_SADDLE, COLLAPSE_ROWS, DESCENT, Case, cases, collapse, collapses, ends
+from gdstab.claims.c.general import AT_SADDLE, COLLAPSE_ROWS, Case, cases, collapse, collapses, ends
+from gdstab.claims.problems import DESCENT, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import StoppingRule
 from gdstab.theory import strata

@@ -10,8 +10,8 @@ import numpy as np
 
 from gdstab import ensembles, sampling
 from gdstab.claims import problems
-from gdstab.claims.paper_a_dynamics import DESCENT
-from gdstab.claims.paper_c_landscape import PROBLEMS
+from gdstab.claims.c.landscape import PROBLEMS
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ShallowReLU, relu_pieces

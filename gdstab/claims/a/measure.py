@@ -12,7 +12,7 @@ import numpy as np
 
 from gdstab import basins, ensembles, estimators, orbits, sampling, stability
 from gdstab.claims import problems
-from gdstab.claims.paper_a_dynamics import DESCENT
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct

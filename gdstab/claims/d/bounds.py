@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, flow, updates
+from gdstab import ensembles, flow
 from gdstab.claims import problems
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory import factorisations
 from gdstab.theory import flow_bounds as fb
-
-DESCENT = updates.gradient_descent()
 
 
 @claim(

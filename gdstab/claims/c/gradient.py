@@ -7,8 +7,8 @@ from numbers import Rational
 import jax
 import numpy as np
 
-from gdstab.claims import exact_relu as exact
-from gdstab.claims.exact_relu import Problem
+from gdstab.claims.c import exact_relu as exact
+from gdstab.claims.c.exact_relu import Problem
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 
 HALF = Fraction(1, 2)

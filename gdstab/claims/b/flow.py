@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, flow, updates
+from gdstab import ensembles, flow
 from gdstab._numerics import sum_squares
 from gdstab.claims import problems
-from gdstab.claims.paper_b_landscape import reduced_target
+from gdstab.claims.b.landscape import reduced_target
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory.factorisations import balancedness, balancedness_step, convergence_rate
 
-DESCENT = updates.gradient_descent()
 WIDTHS = (3, 4, 3, 2)
 
 

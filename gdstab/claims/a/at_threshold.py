@@ -9,8 +9,8 @@ import numpy as np
 
 from gdstab import bifurcation, ensembles, figures, orbits, sampling, stability, updates
 from gdstab._types import Scalar
-from gdstab.claims.paper_a_dynamics import DESCENT
-from gdstab.claims.past_threshold import PLANE
+from gdstab.claims.a.past_threshold import PLANE
+from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import Quadratic, VectorProduct

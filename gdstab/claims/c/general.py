@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, stability, updates
+from gdstab import ensembles, losses, stability
 from gdstab.claims import problems
-from gdstab.claims.paper_a_dynamics import image_of_descent, singularity
+from gdstab.claims.problems import DESCENT, image_of_descent, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies.escape import saddle_neighbourhood as near
 from gdstab.theory import relu
 
-DESCENT = updates.gradient_descent()
 COLLAPSE = 0.25
 """The step size at which descent on `Collapsing` maps half of its box to a line."""
 BOX = 8.0

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab.claims import exact_relu as exact
-from gdstab.claims.paper_c_landscape import (
+from gdstab.claims.c import exact_relu as exact
+from gdstab.claims.c.landscape import (
     PROBLEMS,
     SLANTED,
     exact_zigzag,

@@ -1,0 +1,1 @@
+"""The statements of paper B: deep linear networks."""

@@ -1,0 +1,1 @@
+"""The statements of paper C: shallow ReLU networks."""

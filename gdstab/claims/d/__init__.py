@@ -1,0 +1,1 @@
+"""The statements of paper D: descent against gradient flow."""
