@@ -264,3 +264,15 @@ def _spread(column, size):
 
 
 _small_matmul.defjvp(_small_matmul_jvp, symbolic_zeros=True)
+
+
+def as_float(value: Any) -> Any:
+    """A constant of a loss: integers as floats, so that the engine traces them and a sweep compiles once."""
+    return float(value) if isinstance(value, int) else value
+
+
+def as_float_array(value: Any) -> Any:
+    """Data of a loss: lists, NumPy's arrays and integers as JAX's arrays of floats; what is traced as it is."""
+    if isinstance(value, list | tuple | np.ndarray):
+        value = jnp.asarray(value)
+    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value

@@ -324,3 +324,15 @@ def _check_value(loss, theta) -> None:
             f"the loss reads entry {beyond[0]} of an array of shape {beyond[1]}, and JAX would quietly take another "
             "one instead; give theta more entries, or correct the index"
         )
+
+
+def check_autonomous(rule: Any, what: str) -> None:
+    """Refuse a rule that follows a schedule where one map is iterated: it has no `what`, such as "cycles".
+
+    >>> check_autonomous(None, "cycles")
+    """
+    if not getattr(rule, "autonomous", True):
+        raise ValueError(
+            f"expected a rule that is one map iterated, got one whose map changes from step to step (a schedule), "
+            f"which has no {what}; pass it without its schedule, at one step size"
+        )

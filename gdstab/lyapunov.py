@@ -23,7 +23,7 @@ from gdstab._compiling import jit
 from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import as_state, check_count, check_loss
+from gdstab._validate import as_state, check_autonomous, check_count, check_loss
 from gdstab.updates import UpdateRule
 
 DENSE_LIMIT = 256
@@ -213,18 +213,9 @@ def plan(num_steps: int, transient: int | None = None, blocks: int = BLOCKS) -> 
     return Plan(num_steps - length * blocks, blocks, length)
 
 
-def check_autonomous(rule: UpdateRule) -> None:
-    """Refuse a rule that follows a schedule."""
-    if not rule.autonomous:
-        raise ValueError(
-            "expected a rule that is one map iterated, got one whose map changes from step to step (a schedule), "
-            "which has no exponents; pass it without its schedule"
-        )
-
-
 def _check(rule: UpdateRule, loss: LossFn, state: State) -> tuple[State, int]:
     """The state as arrays, and the number of its floating-point entries, if it has exponents at all."""
-    check_autonomous(rule)
+    check_autonomous(rule, "exponents")
     state = as_state(state)
     check_loss(loss, rule.theta(state))
     clock_of(rule, loss, state)  # refuses what is no one map, nor one that comes round

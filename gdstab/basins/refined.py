@@ -16,7 +16,7 @@ from jaxtyping import Float, Int8, Int32
 from gdstab import ensembles, estimators, lyapunov
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn
-from gdstab._validate import as_theta, check_count, check_step_sizes
+from gdstab._validate import as_theta, check_autonomous, check_count, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
@@ -137,7 +137,7 @@ def exponents(
     >>> np.exp(exponent).round(6).tolist()
     [[0.5, 0.5], [0.25, 0.25]]
     """
-    lyapunov.check_autonomous(rule)
+    check_autonomous(rule, "exponents")
     num_steps = check_count(num_steps, "num_steps")
     plan = lyapunov.plan(num_steps, transient, blocks=_FEW_BLOCKS)
     if hasattr(initial, "num_points"):
@@ -208,7 +208,7 @@ def regimes(
     begin = time.perf_counter()
     num_steps = check_count(num_steps, "num_steps")
     plan = lyapunov.plan(num_steps, transient)
-    lyapunov.check_autonomous(rule)
+    check_autonomous(rule, "exponents")
     if stopping.max_period is None:
         raise ValueError("expected a stopping rule that looks for cycles, got `max_period=None`; pass 64, say")
     ends = ensembles.run(

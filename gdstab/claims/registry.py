@@ -101,13 +101,8 @@ def registered(paper: str | None = None, only: str | Sequence[str] | None = None
     ValueError
         If there is no such claim or paper.
     """
-    names = (
-        sorted(_CLAIMS, key=lambda name: _CLAIMS[name].place)
-        if only is None
-        else [only]
-        if isinstance(only, str)
-        else list(only)
-    )
+    names = [only] if isinstance(only, str) else only
+    names = sorted(_CLAIMS, key=lambda name: _CLAIMS[name].place) if names is None else list(names)
     for name in names:
         if name not in _CLAIMS:
             close = difflib.get_close_matches(name, _CLAIMS, n=1)

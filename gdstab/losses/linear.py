@@ -2,22 +2,14 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import UNROLL_LIMIT, matmul, rounding, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_float_array, matmul, rounding, tree_sum
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
 Weights = tuple[Float[Array, "_ _"], ...]
-
-
-def _as_array(value):
-    """Data as given, but numbers become arrays and integers become floats."""
-    if isinstance(value, list | tuple | np.ndarray):
-        value = jnp.asarray(value)
-    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
 class LinearNetwork(eqx.Module):
@@ -44,8 +36,8 @@ class LinearNetwork(eqx.Module):
     0.5
     """
 
-    inputs: Float[Array, "d_in samples"] = eqx.field(converter=_as_array)
-    targets: Float[Array, "d_out samples"] = eqx.field(converter=_as_array)
+    inputs: Float[Array, "d_in samples"] = eqx.field(converter=as_float_array)
+    targets: Float[Array, "d_out samples"] = eqx.field(converter=as_float_array)
     scale: ArrayLike = 0.5
 
     def __check_init__(self):

@@ -8,14 +8,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import tree_sum
+from gdstab._numerics import as_float, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_count, check_positive, is_concrete, whole
-
-
-def _as_float(value):
-    """Integers become floats, so that the engine traces them and a sweep over targets compiles once."""
-    return float(value) if isinstance(value, int) else value
 
 
 class ScalarProduct(eqx.Module):
@@ -42,8 +37,8 @@ class ScalarProduct(eqx.Module):
     """
 
     depth: int = eqx.field(default=2, static=True, converter=whole)
-    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
-    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+    target: ArrayLike = eqx.field(default=1.0, converter=as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=as_float)
 
     def __check_init__(self):
         check_count(self.depth, "depth")
@@ -124,8 +119,8 @@ class VectorProduct(eqx.Module):
     """
 
     dim: int = eqx.field(static=True, converter=whole)
-    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
-    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+    target: ArrayLike = eqx.field(default=1.0, converter=as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=as_float)
 
     def __check_init__(self):
         check_count(self.dim, "dim")
@@ -189,9 +184,9 @@ class RegularisedProduct(eqx.Module):
     (True, 0.375)
     """
 
-    decay: ArrayLike = eqx.field(default=0.2, converter=_as_float)
-    target: ArrayLike = eqx.field(default=1.0, converter=_as_float)
-    scale: ArrayLike = eqx.field(default=0.5, converter=_as_float)
+    decay: ArrayLike = eqx.field(default=0.2, converter=as_float)
+    target: ArrayLike = eqx.field(default=1.0, converter=as_float)
+    scale: ArrayLike = eqx.field(default=0.5, converter=as_float)
 
     def __check_init__(self):
         _check_constants(self.target, self.scale)

@@ -8,16 +8,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import UNROLL_LIMIT, matmul, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_float_array, matmul, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
-
-
-def _as_float_array(value):
-    """Lists, NumPy arrays and integers as JAX arrays of floats; anything else as it is."""
-    if isinstance(value, list | tuple | np.ndarray):
-        value = jnp.asarray(value)
-    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value
 
 
 class Quadratic(eqx.Module):
@@ -41,8 +34,8 @@ class Quadratic(eqx.Module):
     3.0
     """
 
-    matrix: Float[Array, "dim dim"] = eqx.field(converter=_as_float_array)
-    center: Float[Array, " dim"] | None = eqx.field(default=None, converter=_as_float_array)
+    matrix: Float[Array, "dim dim"] = eqx.field(converter=as_float_array)
+    center: Float[Array, " dim"] | None = eqx.field(default=None, converter=as_float_array)
 
     def __check_init__(self):
         shape = jnp.shape(self.matrix)

@@ -10,14 +10,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from gdstab._numerics import as_float
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
 Numbers: TypeAlias = Sequence[float] | np.ndarray | Array
-
-
-def _as_float(value):
-    return float(value) if isinstance(value, int) else value
 
 
 class Arrivals(NamedTuple):
@@ -63,9 +60,9 @@ class WorstCase(eqx.Module):
     [-1.0, -3.0, 24.0]
     """
 
-    curvature: ArrayLike = eqx.field(default=1.0, converter=_as_float)
-    extent: ArrayLike = eqx.field(default=3.0, converter=_as_float)
-    accuracy: ArrayLike = eqx.field(default=0.1, converter=_as_float)
+    curvature: ArrayLike = eqx.field(default=1.0, converter=as_float)
+    extent: ArrayLike = eqx.field(default=3.0, converter=as_float)
+    accuracy: ArrayLike = eqx.field(default=0.1, converter=as_float)
 
     def __check_init__(self):
         if is_concrete(self.curvature):

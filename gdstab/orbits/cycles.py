@@ -20,7 +20,7 @@ from gdstab import stability
 from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State, Theta
-from gdstab._validate import as_state, check_count, check_loss, check_step_sizes
+from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_step_sizes
 from gdstab.orbits._ends import distance, run_on
 from gdstab.orbits.single import aside, escape_from, rollout, shifted
 from gdstab.outcomes import Outcome, StoppingRule
@@ -191,7 +191,7 @@ def refine(
     >>> round(float(1.2 * cycle.theta[0] * cycle.theta[1]), 12)  # exactly 1: theory.symmetric_line
     1.0
     """
-    _check_autonomous(rule)
+    check_autonomous(rule, "cycles")
     period, state = check_count(period, "period"), as_state(state)
     check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
@@ -258,7 +258,7 @@ def find_cycle(
     >>> cycle.period, [round(float(mu.real), 6) for mu in cycle.multipliers]
     (2, [0.8, 0.18])
     """
-    _check_autonomous(rule)
+    check_autonomous(rule, "cycles")
     max_period, state = check_count(max_period, "max_period"), as_state(state)
     check_loss(loss, rule.theta(state))
     dtype = jnp.result_type(*jax.tree.leaves(rule.theta(state)))
@@ -360,11 +360,3 @@ def _along(rule, loss, state, step_size, period):
     run = rollout(once(rule, loss, state), period - 1, observe=lambda s: (s, rule.theta(s)))
     rest = run(loss, state, step_size)[1]
     return jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), (state, rule.theta(state)), rest)
-
-
-def _check_autonomous(rule):
-    if not rule.autonomous:
-        raise ValueError(
-            "expected a rule whose steps are one map iterated, got one that changes with time, as under a schedule: it "
-            "has orbits but no cycles; freeze the schedule at a value"
-        )

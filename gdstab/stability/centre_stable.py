@@ -22,8 +22,8 @@ from gdstab._clocks import whole
 from gdstab._compiling import jit
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import as_state, check_count, check_loss, check_positive
-from gdstab.stability.maps import check_autonomous, jacobian
+from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_positive
+from gdstab.stability.maps import jacobian
 
 MAX_LENGTH = 20_000
 """Longest orbit that is worked with; the least unstable multiplier must then exceed 1 by 0.002 in float64."""
@@ -290,7 +290,7 @@ def centre_stable(
     >>> round(abs(float(x + y)), 12)
     0.0
     """
-    check_autonomous(rule)
+    check_autonomous(rule, "centre-stable manifold")
     state = as_state(state)
     check_loss(loss, rule.theta(state))
     max_iterations = check_count(max_iterations, "max_iterations")

@@ -14,8 +14,8 @@ from gdstab import _arguments as arguments
 from gdstab._clocks import clock_of, whole
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State, Theta
-from gdstab._validate import check_loss, check_positive
-from gdstab.stability.maps import ROUGH, SINGULAR, check_autonomous, coarseness, is_rough, jacobian
+from gdstab._validate import check_autonomous, check_loss, check_positive
+from gdstab.stability.maps import ROUGH, SINGULAR, coarseness, is_rough, jacobian
 from gdstab.stability.units import part_units
 
 
@@ -142,7 +142,7 @@ _MOMENTS = {"nu", "sum_of_squares"}
 
 def _check(rule, loss, theta, step_size) -> Theta:
     step_size = check_positive(step_size, "step_size")
-    check_autonomous(rule)
+    check_autonomous(rule, "fixed points")
     return check_loss(loss, theta)
 
 

@@ -15,17 +15,8 @@ from gdstab import curvature
 from gdstab._clocks import whole
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import as_state
+from gdstab._validate import as_state, check_autonomous
 from gdstab.stability.units import part_units
-
-
-def check_autonomous(rule) -> None:
-    """A rule that follows a schedule is not one map, and nothing can be linearised about it."""
-    if not getattr(rule, "autonomous", True):
-        raise ValueError(
-            "expected a rule that is one map, got one with a schedule, which has neither fixed points nor multipliers; "
-            "analyse the optimiser without its schedule, at one step size"
-        )
 
 
 @arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
@@ -45,7 +36,7 @@ def jacobian(
         leaf, or more than `dense_limit` of their entries. Outside of a compilation also if the map jumps, has a kink or
         an infinite derivative at `state`.
     """
-    check_autonomous(rule)
+    check_autonomous(rule, "fixed points or multipliers")
     state = as_state(state)
     moving, fixed = eqx.partition(state, eqx.is_inexact_array)
     if not jax.tree.leaves(moving):
