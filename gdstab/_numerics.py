@@ -1,6 +1,7 @@
 """Products of small matrices that stay elementwise when batched, sums in a fixed order, floats, tolerances by dtype."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -271,8 +272,11 @@ def as_float(value: Any) -> Any:
     return float(value) if isinstance(value, int) else value
 
 
-def as_float_array(value: Any) -> Any:
-    """Data of a loss: lists, NumPy's arrays and integers as JAX's arrays of floats; what is traced as it is."""
-    if isinstance(value, list | tuple | np.ndarray):
-        value = jnp.asarray(value)
-    return value.astype(float) if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.integer) else value
+def check_precision(precision: int) -> np.dtype:
+    """The dtype for 32 or 64 bits, refused where JAX has it disabled."""
+    if precision == 64 and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "64 bits were asked for, but JAX has them disabled: call jax.config.update('jax_enable_x64', True) before "
+            "anything else (or set JAX_ENABLE_X64=1), or ask for precision=32."
+        )
+    return np.dtype(f"float{precision}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from gdstab.studies.building import check_precision
+from gdstab._numerics import check_precision
 
 _FIRST, _LAST = ("main", "contrib"), ("fig", "app", "exp", "conj", "open")
 """Kinds of claims before the numbered statements of a paper, and behind them; what has no number comes last of all."""

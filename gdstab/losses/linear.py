@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import UNROLL_LIMIT, as_float_array, matmul, rounding, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_floats, matmul, rounding, tree_sum
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -36,8 +36,8 @@ class LinearNetwork(eqx.Module):
     0.5
     """
 
-    inputs: Float[Array, "d_in samples"] = eqx.field(converter=as_float_array)
-    targets: Float[Array, "d_out samples"] = eqx.field(converter=as_float_array)
+    inputs: Float[Array, "d_in samples"] = eqx.field(converter=as_floats)
+    targets: Float[Array, "d_out samples"] = eqx.field(converter=as_floats)
     scale: ArrayLike = 0.5
 
     def __check_init__(self):

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import UNROLL_LIMIT, as_float_array, matmul, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_floats, matmul, tree_sum
 from gdstab._types import Point, Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -34,8 +34,8 @@ class Quadratic(eqx.Module):
     3.0
     """
 
-    matrix: Float[Array, "dim dim"] = eqx.field(converter=as_float_array)
-    center: Float[Array, " dim"] | None = eqx.field(default=None, converter=as_float_array)
+    matrix: Float[Array, "dim dim"] = eqx.field(converter=as_floats)
+    center: Float[Array, " dim"] | None = eqx.field(default=None, converter=as_floats)
 
     def __check_init__(self):
         shape = jnp.shape(self.matrix)

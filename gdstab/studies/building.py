@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import ensembles, losses, minima, updates
+from gdstab._numerics import check_precision  # noqa: F401
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count
 from gdstab.losses.pullback import Identity, Pullback, Unravel
@@ -238,16 +239,6 @@ def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) 
     if missed.any():
         raise ValueError(f"{int(missed.sum())} of {num} points could not be moved to the minima: try another --spread")
     return np.asarray(found.theta)
-
-
-def check_precision(precision: int) -> np.dtype:
-    """The dtype for 32 or 64 bits, refused where JAX has it disabled."""
-    if precision == 64 and not jax.config.jax_enable_x64:
-        raise ValueError(
-            "64 bits were asked for, but JAX has them disabled: call jax.config.update('jax_enable_x64', True) before "
-            "anything else (or set JAX_ENABLE_X64=1), or ask for precision=32."
-        )
-    return np.dtype(f"float{precision}")
 
 
 _BUILDERS = {

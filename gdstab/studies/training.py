@@ -7,8 +7,7 @@ from jaxtyping import PRNGKeyArray
 
 from gdstab import data
 from gdstab._validate import check_count
-from gdstab.losses import NetworkRisk
-from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
+from gdstab.losses import ConvolutionalNetwork, FullyConnected, NetworkRisk
 from gdstab.losses.pullback import Pullback, Unravel
 from gdstab.studies.options.losses import Network
 
