@@ -200,7 +200,7 @@ USERS = {
 @pytest.mark.parametrize("user", ["run", *(pytest.param(name, marks=pytest.mark.slow) for name in list(USERS)[1:])])
 def test_nothing_is_left_of_a_loss_that_is_gone(user):
     data = np.ones(1000)
-    loss = lambda theta: jnp.mean((theta[0] - data) ** 2) + product(theta)  # noqa: E731
+    loss = lambda theta: jnp.mean((theta[0] - data) ** 2) + product(theta)  # noqa: E731, F821 (deleted further down)
     refs = [weakref.ref(loss), weakref.ref(data)]
     before = set(_compiling._ENTRIES)
     USERS[user](loss)

@@ -27,7 +27,7 @@ CLOSED = [
 def test_the_flattest_minimum_is_as_flat_as_can_be(loss, rng):
     """No minimum of a hundred random ones is flatter, and where the flattest is named, its Hessian says the same."""
     found = theory.known(loss)
-    dim = loss.map.size if isinstance(loss, Pullback) else {"VectorProduct": 4}.get(type(loss).__name__, None)
+    dim = loss.map.size if isinstance(loss, Pullback) else {"VectorProduct": 4}.get(type(loss).__name__)
     dim = dim or getattr(loss, "depth", 2)
     points = minima.sample(loss, jax.random.key(0), 100, jnp.zeros(dim), map=ensembles.map_points).theta
     tops = ensembles.map_points(lambda theta: curvature.eigenvalues(loss, theta)[-1], points)
