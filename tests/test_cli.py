@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 from gdstab import records
-from gdstab.cli import COMMANDS, last_words, main, process, report
+from gdstab.cli import commands, last_words, main, process, report
 from gdstab.studies import options, reproduce
 from gdstab.studies.escape import study as escape
 from gdstab.studies.options.reproduce import FIGURES
@@ -36,7 +36,7 @@ def test_help_imports_neither_jax_nor_the_parser(arguments):
 print(code, sorted({{"jax", "numpy", "tyro", "matplotlib"}} & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "0 []"
-    assert all(name in done.stdout for name in COMMANDS)
+    assert all(name in done.stdout for name in commands())
 
 
 def test_options_and_refusals_import_neither_jax_nor_numpy():
@@ -352,8 +352,7 @@ def test_a_bar_over_all_phases():
 def test_every_study_announces_its_phases():
     """Without building a loss, and whatever the numbers are: they are checked later."""
     for name, kind in options.STUDIES.items():
-        module = importlib.import_module(f"gdstab.studies.{name.replace('-', '_')}")
-        phases = module.phases(kind()) if hasattr(module, "phases") else module.PHASES
+        phases = importlib.import_module(f"gdstab.studies.{name.replace('-', '_')}.study").phases(kind())
         assert list(phases)[-1] == SAVING
         assert len(phases) > 1
     for change in ({"chunk": 0}, {"samples": 0}, {"samples": -1}):

@@ -1,10 +1,19 @@
 """The words of a command line: every order, every mistake in one line, every number in its range."""
 
+import dataclasses
+import inspect
+import re
+import typing
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import gdstab
+from gdstab import losses
 from gdstab.cli import words
-from gdstab.studies import options
+from gdstab.losses.pullback import Pullback
+from gdstab.studies import building, options
 from gdstab.studies.options import reproduce
 
 ALL = {**options.STUDIES, **reproduce.FIGURES}
@@ -38,6 +47,26 @@ def test_a_loss_that_is_meant_need_not_be_named():
     assert words.understand(options.Flow, ["--loss.seed", "1"]).loss == options.Linear(widths=(3, 3, 3), seed=1)
     with pytest.raises(ValueError, match="may belong to loss:quadnet, loss:relu"):
         words.understand(options.Heatmap, ["--loss.neurons", "3"])
+
+
+def test_the_table_of_losses_names_each_in_python_and_on_the_command_line():
+    """README has both names; what is built from the options is that class, with the same defaults but for two."""
+    readme = (Path(gdstab.__file__).parent.parent / "README.md").read_text()
+    rows = [line.split("|")[1:3] for line in readme.splitlines() if "`loss:" in line and line.startswith("|")]
+    pairs = [pair for row in rows for pair in zip(*(re.findall(r"`((?:loss:)?\w+)", cell) for cell in row), strict=False)]
+    but = {("loss:scalar", "scale"), ("loss:recovery", "rank")}  # as README says
+    named = {f"loss:{part.__name__.lower()}": part for part in typing.get_args(options.Loss)}
+    assert {word for _, word in pairs} | {"loss:custom"} == named.keys()
+    assert "`loss:custom`" in readme
+    for python, word in pairs:
+        kind = getattr(losses, python)
+        built, _ = building.build_loss(named[word]())
+        assert isinstance(built.loss if isinstance(built, Pullback) else built, kind), word
+        defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
+        for field in dataclasses.fields(named[word]):
+            known = defaults.get(field.name, inspect.Parameter.empty)
+            if known is not inspect.Parameter.empty and (word, field.name) not in but:
+                assert field.default == known, (word, field.name)
 
 
 def test_one_scale_for_all_commands():

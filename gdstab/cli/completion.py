@@ -7,12 +7,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from gdstab.cli import words
-from gdstab.studies.options import STUDIES
+from gdstab import studies
+from gdstab.cli import driver, words
 from gdstab.studies.options.reproduce import FIGURES
 
 SHELLS = ("bash", "zsh")
-_OTHERS = {"claims": ("--paper", "--only", "--out"), "info": ("--precision",)}
+_OTHERS = {"claims": ("--paper", "--only", "--out"), "draw": (), "info": ("--precision",)}
 
 _BASH = """_gdstab() {{
   local line="${{COMP_LINE:0:COMP_POINT}}" offered=""
@@ -76,7 +76,7 @@ def script(shell: str, commands: Iterable[str]) -> str:
 
 def _options() -> dict[str, list[str]]:
     """What may be written behind each command."""
-    found = {name: [*_of(kind)] for name, kind in STUDIES.items()}
+    found = {name: [*_of(driver.command_of(name))] for name in studies.names()}
     drawn = dict.fromkeys(option for kind in FIGURES.values() for option in _of(kind))
     found["reproduce"] = [*FIGURES, *drawn]
     return {name: [*each, "--help"] for name, each in (found | _OTHERS).items()}
@@ -91,7 +91,7 @@ def _of(kind: type) -> Iterable[str]:
 def _choices() -> dict[str, list[str]]:
     """What may be written behind an option that takes one of a few words, in any study."""
     found: dict[str, dict[str, None]] = {}
-    for study in (*STUDIES.values(), *FIGURES.values()):
+    for study in studies.all_options():
         known = words.options_of(study)
         for loss in words.losses_of(study).values():
             known = known | words.options_of(loss, "loss.")
