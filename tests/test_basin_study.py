@@ -313,7 +313,7 @@ def shares(**changes):
 
 
 def labels(figure):
-    return {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    return {text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def test_the_figure_shows_what_is_there_and_nothing_else():
