@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from gdstab import ensembles, estimators, figures, records
-from gdstab.cli import basin as command
-from gdstab.cli import main, process
+from gdstab.cli import driver, main, process
 from gdstab.outcomes import Outcome
-from gdstab.studies import building, options
-from gdstab.studies.basin import distributions
-from gdstab.studies.basin import study as basin
-from gdstab.theory import scalar
+from gdstab.studies import basin, building, options
+from gdstab.studies.basin import distributions, show
+from gdstab.studies.basin import study as counting
+from gdstab.theory import known, scalar
 from gdstab.updates import gradient_descent
 
 BOX = (-4.0, 4.0, -4.0, 4.0)
@@ -41,7 +40,7 @@ def test_the_line_of_the_issue():
         "--step-sizes 0.05:0.6:12 --samples 1000000 --box -4 4 -4 4 --seed 0 --out runs/fig1b loss:scalar "
         "--loss.scale 1.0"
     )
-    asked = process.parse(command.Command, line.split(), "basin")
+    asked = process.parse(driver.command_of("basin"), line.split(), "basin")
     wanted = options.Basin(box=BOX)
     for field in dataclasses.fields(options.Basin):
         if field.name != "out":
@@ -88,7 +87,7 @@ def test_the_directory_holds_everything(study):
 
 def test_a_complete_run_is_read_back_and_another_is_refused(study):
     again = basin.run(dataclasses.replace(SMALL, out=study.record.path))
-    assert again.measure is None
+    assert not again.fresh
     assert again.record.summary == study.record.summary
     for change in ({"seed": 1}, {"samples": 7000}, {"chunk": 512}, {"loss": options.Scalar(scale=0.5)}):
         with pytest.raises(records.RunError, match=f"differs in {next(iter(change))}"):
@@ -142,7 +141,7 @@ def test_a_part_of_another_layout_is_not_believed(tmp_path, monkeypatch):
     """Not damaged, but not of this run: its file was copied here."""
     asked = dataclasses.replace(SMALL, out=tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(basin, "summarise", lambda *_: 1 / 0)
+        patch.setattr(counting, "summarise", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             basin.run(asked)
     parts = tmp_path / "run" / "parts"
@@ -191,6 +190,11 @@ def test_the_table(study, capsys, monkeypatch):
     assert "nothing was computed" in lines[-1]
 
 
+def exact_share(asked, step_size):
+    loss, dim = building.build_loss(asked.loss)
+    return distributions.exact_share(asked, known(loss), dim, step_size)
+
+
 @pytest.mark.parametrize(
     ("change", "dim"),
     [
@@ -204,28 +208,28 @@ def test_exact_shares_against_the_sign_of_the_energy(change, dim):
     asked = dataclasses.replace(options.Basin(samples=100_000, seed=1), **change)
     loss, size = building.build_loss(asked.loss)
     assert size == dim
-    source, _ = distributions.build_source(asked, dim, np.float64)
+    source, _ = distributions.build_source(asked, loss, dim, np.float64)
     points = np.asarray(eqx.filter_jit(source)(jnp.arange(asked.samples)))
     target, scale = loss.target, loss.scale
     step_size = 0.7 * scalar.critical_step(target, scale)
     inside = scalar.trapping_energy(points, step_size, target, scale) < 0
-    exact = distributions.exact_share(asked, step_size)
+    exact = exact_share(asked, step_size)
     error = np.sqrt(exact * (1 - exact) / len(points)) + 1e-12
     assert abs(inside.mean() - exact) < 4 * error
-    assert distributions.exact_share(asked, 1.01 * scalar.critical_step(target, scale)) == 0
+    assert exact_share(asked, 1.01 * scalar.critical_step(target, scale)) == 0
 
 
 def test_exact_shares_of_other_distributions():
-    plain = distributions.exact_share(options.Basin(), 0.3)
+    plain = exact_share(options.Basin(), 0.3)
     for name in ("sobol", "stratified"):
-        assert distributions.exact_share(options.Basin(distribution=name), 0.3) == plain
+        assert exact_share(options.Basin(distribution=name), 0.3) == plain
     narrow = options.Basin(distribution="gaussian", spread=0.01)
-    assert distributions.exact_share(narrow, 0.3) == pytest.approx(1, abs=1e-12)
+    assert exact_share(narrow, 0.3) == pytest.approx(1, abs=1e-12)
     wide = options.Basin(distribution="gaussian", spread=1000.0)  # a constant density all over the basin
     density = 1 / (2 * np.pi * 1000.0**2)
-    assert distributions.exact_share(wide, 0.3) == pytest.approx(density * scalar.basin_area(0.3, 1.0, 1.0), rel=1e-5)
+    assert exact_share(wide, 0.3) == pytest.approx(density * scalar.basin_area(0.3, 1.0, 1.0), rel=1e-5)
     ball = options.Basin(distribution="ball", radius=5.0)
-    assert distributions.exact_share(ball, 0.3) == pytest.approx(scalar.basin_area(0.3, 1.0, 1.0) / (25 * np.pi))
+    assert exact_share(ball, 0.3) == pytest.approx(scalar.basin_area(0.3, 1.0, 1.0) / (25 * np.pi))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,7 @@ def test_exact_shares_of_other_distributions():
     ],
 )  # fmt: skip
 def test_nothing_is_called_exact_that_is_not_known(change):
-    assert distributions.exact_share(dataclasses.replace(options.Basin(), **change), 0.3) is None
+    assert exact_share(dataclasses.replace(options.Basin(), **change), 0.3) is None
 
 
 @pytest.mark.slow
@@ -256,7 +260,7 @@ def test_every_distribution_fits_a_network_of_matrices(tmp_path, monkeypatch):
         assert row["exact"] is None
         assert summary["design"] == {"sobol": "replicates", "stratified": "strata"}.get(name, "independent")
         assert (summary["volume"] is None) == (name in {"gaussian", "xavier", "balanced"})
-    setting = basin.prepare(asked)
+    setting = counting.prepare(asked)
     points = eqx.filter_jit(setting.source)(jnp.arange(2**10))
     first, second = points.reshape(-1, 2, 2, 2).swapaxes(0, 1)
     np.testing.assert_allclose(second.mT @ second, first @ first.mT, atol=1e-12)
@@ -309,7 +313,7 @@ def shares(**changes):
 
 
 def labels(figure):
-    return {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    return {text.get_text() for text in figure.legends[0].get_texts()}
 
 
 def test_the_figure_shows_what_is_there_and_nothing_else():
@@ -325,6 +329,6 @@ def test_the_figure_shows_what_is_there_and_nothing_else():
 
 def test_the_figure_of_a_single_step_size(tmp_path):
     asked = dataclasses.replace(SMALL, step_sizes="0.2", out=tmp_path / "run")
-    study = basin.run(asked)
-    assert study.record.summary["differences"] == []
-    assert len(figures.draw_basin(basin.picture(asked, study.record.summary)).axes) == 2
+    record = basin.run(asked).record
+    assert record.summary["differences"] == []
+    assert len(show.draw(record)["figure"].axes) == 2

@@ -12,8 +12,9 @@ from gdstab import boundaries, figures, records
 from gdstab.cli import main, process
 from gdstab.figures import style
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import options
-from gdstab.studies.boundary import study as boundary
+from gdstab.studies import boundary, building, options
+from gdstab.studies.boundary import show
+from gdstab.studies.boundary import study as edges
 from gdstab.theory import scalar
 from gdstab.updates import gradient_descent
 
@@ -76,9 +77,14 @@ def test_the_directory_holds_everything(study):
     names = {path.name for path in study.record.path.iterdir()}
     assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
     dataset = records.load(study.record.path).dataset
-    np.testing.assert_array_equal(dataset["outcome"], study.heatmap.outcome)
-    np.testing.assert_array_equal(dataset["label"], study.heatmap.label)
-    np.testing.assert_array_equal(dataset["level"], study.heatmap.level)
+    picture, summary = show.picture(study.record), study.record.summary
+    assert picture.counts == summary["counts"]
+    assert edges.names(picture, (0,)) == {0: "x0 <= 0", 1: "x0 > 0"}
+    assert [np.count_nonzero((picture.outcome == 1) & (picture.label == label)) for label in (0, 1)] == [
+        *summary["minima"].values()
+    ]
+    assert (picture.boundary.size, list(picture.area_bracket)) == (summary["boundary_cells"], summary["area_bracket"])
+    np.testing.assert_array_equal(dataset["level"], picture.level)
     np.testing.assert_allclose(dataset["share"], study.record.summary["uncertainty"]["share"])
     np.testing.assert_array_equal(dataset["scale"], 8.0 * 0.5 ** np.arange(3, 19))
     assert dataset.attrs["provenance"]["seed"] == 0
@@ -86,21 +92,47 @@ def test_the_directory_holds_everything(study):
 
 def test_a_complete_run_is_read_back_and_another_refused(study):
     again = boundary.run(options.Boundary(**SMALL, out=study.record.path))
-    assert again.heatmap is None
+    assert not again.fresh
     assert again.record.summary == study.record.summary
     with pytest.raises(records.RunError, match="differs in seed"):
         boundary.run(options.Boundary(**SMALL, seed=1, out=study.record.path))
 
 
+def test_a_picture_is_read_back_as_it_was():
+    """Of four levels, with probes, and with and without labels."""
+    for label in (None, edges.signs_of((0,))):
+        picture = boundaries.adaptive_heatmap(
+            gradient_descent(), building.build_loss(SMOOTH)[0], 0.3, box=((-4, 4), (0, 4)), resolution=(128, 64),
+            coarse=(8, 4), probe=2, stopping=StoppingRule(), label=label,
+        )  # fmt: skip
+        again = boundaries.AdaptiveHeatmap.from_xarray(picture.to_xarray(), box=picture.box)
+        for field in dataclasses.fields(picture):
+            if field.name not in {"tree", "source"}:
+                np.testing.assert_array_equal(getattr(again, field.name), getattr(picture, field.name), field.name)
+        for level in range(5):
+            np.testing.assert_array_equal(again.leaves(level), picture.leaves(level))
+        np.testing.assert_array_equal(again.level, picture.level)
+        np.testing.assert_array_equal(again.source.take(np.arange(9)), picture.source.take(np.arange(9)))
+
+
+def test_the_fit_is_read_back_as_it_was(study, control):
+    found, uncertainty = show.exponent(control.record), control.record.summary["uncertainty"]
+    assert [found.dimension, found.fractal] == [uncertainty["boundary_dimension"], False]
+    scales = found.scales[found.used]
+    line = found.amplitude * scales**found.exponent
+    np.testing.assert_allclose(line, found.share[found.used], rtol=0.3)
+    assert show.exponent(study.record).fractal
+
+
 def test_signs_of_two_parameters_make_four_labels():
     picture = boundaries.adaptive_heatmap(
-        gradient_descent(), boundary.building.build_loss(options.Himmelblau())[0], 0.005, box=((-4, 4), (-4, 4)),
-        resolution=128, coarse=32, stopping=StoppingRule(), label=boundary._signs((0, 1)),
+        gradient_descent(), building.build_loss(options.Himmelblau())[0], 0.005, box=((-4, 4), (-4, 4)),
+        resolution=128, coarse=32, stopping=StoppingRule(), label=edges.signs_of((0, 1)),
     )  # fmt: skip
-    assert boundary.names(picture, (0, 1)) == {
+    assert edges.names(picture, (0, 1)) == {
         0: "x0 <= 0, x1 <= 0", 1: "x0 > 0, x1 <= 0", 2: "x0 <= 0, x1 > 0", 3: "x0 > 0, x1 > 0",
     }  # fmt: skip
-    figure = figures.draw_boundary(picture, exponent(), boundary.names(picture, (0, 1)))
+    figure = figures.draw_boundary(picture, exponent(), edges.names(picture, (0, 1)))
     assert legend(figure)[0] == r"converges to $x_{0} \leq 0$, $x_{1} \leq 0$"
     assert len(legend(figure)) == 4
 
@@ -121,12 +153,13 @@ def legend(figure):
 
 
 def test_the_figure_says_what_it_must(study, tmp_path):
-    figure = figures.draw_boundary(study.heatmap, exponent(), {0: "x0 <= 0", 1: "x0 > 0"})
+    picture = show.picture(study.record)
+    figure = figures.draw_boundary(picture, exponent(), {0: "x0 <= 0", 1: "x0 > 0"})
     basins, mesh, fit = figure.axes
     assert legend(figure) == [r"converges to $x_{0} \leq 0$", "converges to $x_{0} > 0$", "diverges"]
     image = np.asarray(basins.images[0].get_array())
     assert image.shape == (256, 256, 3)
-    where = np.argwhere(study.heatmap.outcome == Outcome.DIVERGED)[0]
+    where = np.argwhere(picture.outcome == Outcome.DIVERGED)[0]
     np.testing.assert_array_equal(
         image[where[1], where[0]], np.round(255 * np.array(to_rgb(style.OUTCOME_COLOURS[Outcome.DIVERGED])))
     )
@@ -144,7 +177,7 @@ def test_the_figure_says_what_it_must(study, tmp_path):
 
 def test_a_picture_of_one_basin_without_a_fit_is_drawn(tmp_path):
     picture = boundaries.adaptive_heatmap(
-        gradient_descent(), boundary.building.build_loss(SMOOTH)[0], 0.3, box=((0.5, 1), (0.5, 1)),
+        gradient_descent(), building.build_loss(SMOOTH)[0], 0.3, box=((0.5, 1), (0.5, 1)),
         resolution=(8, 12), stopping=StoppingRule(),
     )  # fmt: skip
     nothing = exponent(exponent=math.nan, interval=(math.nan, math.nan), used=np.zeros(6, bool), hits=np.zeros(6, int))
@@ -157,7 +190,7 @@ def test_a_picture_of_one_basin_without_a_fit_is_drawn(tmp_path):
 def test_the_window_stays_in_the_picture():
     """Thirteen coarse squares make six windows and a half; the edge is in the half."""
     picture = boundaries.adaptive_heatmap(
-        gradient_descent(), boundary.building.build_loss(SMOOTH)[0], 0.3, box=((0.0, 2.6), (0.0, 0.1)),
+        gradient_descent(), building.build_loss(SMOOTH)[0], 0.3, box=((0.0, 2.6), (0.0, 0.1)),
         resolution=(104, 8), coarse=(13, 1), stopping=StoppingRule(),
     )  # fmt: skip
     assert picture.boundary.size
@@ -171,7 +204,9 @@ def test_what_cannot_be_fitted_is_null(tmp_path):
     asked = options.Boundary(
         resolution=(32, 32), samples=256, step_size=0.1, box=((0.5, 1.0), (0.5, 1.0)), loss=SMOOTH, out=tmp_path / "run"
     )
-    summary = boundary.run(asked).record.summary
+    record = boundary.run(asked).record
+    summary = record.summary
+    assert np.isnan(show.exponent(record).amplitude)
     assert summary["boundary_cells"] == 0
     assert summary["uncertainty"]["exponent"] is None
     assert summary["uncertainty"]["range_used"] is None

@@ -8,8 +8,10 @@ import pytest
 
 from gdstab import figures, losses, records
 from gdstab.cli import main, process
-from gdstab.studies import options
-from gdstab.studies.critical_map import study as critical_map
+from gdstab.sampling import GridSource
+from gdstab.studies import building, critical_map, options
+from gdstab.studies.critical_map.study import compare
+from gdstab.theory import known, scalar
 
 RESOLUTION = (48, 48)
 
@@ -36,13 +38,14 @@ def test_summary_agrees_with_the_closed_form(study):
 def test_the_comparison_finds_a_wrong_cell(study):
     """Cells are compared with their own exact value: a map turned by a right angle agrees nowhere near as well."""
     asked = options.CriticalMap(resolution=RESOLUTION)
-    source = critical_map.GridSource(asked.box, RESOLUTION, compact=True)
-    eta = study.steps.eta.copy()
-    assert critical_map.compare(eta, source, asked) == study.record.summary["theory"]
+    what = known(building.build_loss(asked.loss)[0])
+    source = GridSource(asked.box, RESOLUTION, compact=True)
+    eta = study.record.dataset["eta"].values.ravel()[source.cells(np.arange(source.num_points))]
+    assert compare(eta, source, asked, what) == study.record.summary["theory"]
     eta[0] *= 1 + 1e-4
-    assert critical_map.compare(eta, source, asked)["max_relative_error_below"] == pytest.approx(1e-4, rel=1e-2)
+    assert compare(eta, source, asked, what)["max_relative_error_below"] == pytest.approx(1e-4, rel=1e-2)
     eta[0] = np.nan
-    assert critical_map.compare(eta, source, asked)["max_relative_error_below"] == np.inf
+    assert compare(eta, source, asked, what)["max_relative_error_below"] == np.inf
 
 
 def test_the_directory_holds_everything(study):
@@ -56,13 +59,13 @@ def test_the_directory_holds_everything(study):
     np.testing.assert_allclose(eta, eta.T, rtol=1e-2)
     i, j = 3, 30
     point = np.array([dataset["x0"][i], dataset["x1"][j]])
-    exact = critical_map.scalar.largest_converging_step(point, 1.0, 1.0)
+    exact = scalar.largest_converging_step(point, 1.0, 1.0)
     assert eta[i, j] == pytest.approx(float(exact), rel=1e-5)
 
 
 def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, monkeypatch, study):
     again = critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=study.record.path))
-    assert again.steps is None
+    assert not again.fresh
     assert again.record.summary == study.record.summary
 
     def fail(*_, **__):
@@ -188,4 +191,4 @@ def test_the_map_of_the_issue(tmp_path):
 
 def test_losses_of_a_sweep_share_one_program():
     """The loss of the study is a module: another target compiles nothing."""
-    assert isinstance(critical_map.building.build_loss(options.Scalar())[0], losses.ScalarProduct)
+    assert isinstance(building.build_loss(options.Scalar())[0], losses.ScalarProduct)

@@ -29,8 +29,8 @@ def start(tmp_path_factory):
     home = tmp_path_factory.mktemp("processes")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([
-        "gdstab.cli.basin", "gdstab.cli.report", "gdstab.studies.basin", "xarray", "zarr.codecs",
-        "matplotlib.backends.backend_pdf",
+        "gdstab.cli.driver", "gdstab.studies.lifecycle", "gdstab.studies.basin.study", "gdstab.studies.basin.show",
+        "xarray", "zarr.codecs", "matplotlib.backends.backend_pdf",
     ])  # fmt: skip
     started = []
 

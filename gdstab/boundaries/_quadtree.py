@@ -24,6 +24,14 @@ class Quadtree:
         first = np.arange((shape[0] >> levels) * (shape[1] >> levels))
         self.pending = {levels: [first]}  # squares by level whose corners have not been looked at
 
+    @classmethod
+    def of_mesh(cls, mesh: Int[np.ndarray, "n0 n1"], levels: int) -> "Quadtree":
+        """The ended tree whose squares that are not cut hold their level in every cell of `mesh`."""
+        tree = cls(mesh.shape, levels)
+        tree.codes, tree.pending = None, {}
+        tree.cut = [mesh[:: 1 << n, :: 1 << n] < n for n in range(1, levels + 1)]
+        return tree
+
     def missing(self) -> Int64[np.ndarray, " cells"]:
         """Flat numbers, sorted, of the cells that must be computed before `grow`."""
         self.pending = {level: np.concatenate(squares) for level, squares in self.pending.items()}

@@ -20,6 +20,8 @@ from gdstab.updates import UpdateRule
 COARSE = 128
 """Squares along the shorter side of the first picture, at the least, where the resolution allows."""
 
+_NUMBERS = ("step_size", "lanes", "rounds", "lane_steps", "compile_seconds", "run_seconds")
+
 
 class Probes(NamedTuple):
     """Random cells that were computed to look for what the refinement overlooked."""
@@ -107,8 +109,25 @@ class AdaptiveHeatmap(Picture):
         }
         if self.label is not None:
             data["label"] = (self.axes, self.label, {"long_name": "what the orbit converged to"})
-        numbers = ("step_size", "lanes", "rounds", "lane_steps", "compile_seconds", "run_seconds")
-        return self._dataset(data, numbers)
+        dataset = self._dataset(data, _NUMBERS)
+        return dataset.assign_attrs(levels=self.tree.levels, probes=list(self.probes))
+
+    @classmethod
+    def from_xarray(cls, dataset, *, box, plane=None, dim: int | None = None) -> "AdaptiveHeatmap":
+        """The picture that `to_xarray` wrote, with the box and the plane that it was asked for."""
+        axes = tuple(map(str, dataset["outcome"].dims))
+        outcome = dataset["outcome"].values
+        origin, directions, _ = parse_plane(plane, dim)
+        return cls(
+            outcome=outcome,
+            label=dataset["label"].values if "label" in dataset else None,
+            probes=Probes(*dataset.attrs["probes"]),
+            tree=Quadtree.of_mesh(dataset["level"].values, dataset.attrs["levels"]),
+            source=GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype),
+            box=box,
+            axes=axes,
+            **{name: dataset.attrs[name] for name in _NUMBERS},
+        )
 
 
 def adaptive_heatmap(

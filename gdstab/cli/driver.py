@@ -1,5 +1,6 @@
 """The driver of all studies: options from words, the study by its lifecycle, its table."""
 
+import dataclasses
 import importlib
 from collections.abc import Sequence
 
@@ -50,5 +51,5 @@ def _apart(asked, kind: type):
     """The options of the study, and the place of this process among others."""
     if type(asked) is kind:
         return asked, None
-    names = kind.__dataclass_fields__
-    return kind(**{name: getattr(asked, name) for name in names}), joining.find_place(asked)
+    fields = dataclasses.fields(kind)
+    return kind(**{field.name: getattr(asked, field.name) for field in fields}), joining.find_place(asked)

@@ -31,7 +31,7 @@ def draw_basin(shares: Shares) -> Figure:
     """The shares above; below, where something is exact, how far the measured ones are from it."""
     known = np.isfinite(shares.exact)
     with style.style():
-        figure = style.new_figure(5.0, 4.6 if known.any() else 3.4)
+        figure = style.new_figure(5.0, 4.9 if known.any() else 3.7)
         if known.any():
             top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.25))
             _draw_errors(bottom, shares, known)
@@ -41,7 +41,10 @@ def draw_basin(shares: Shares) -> Figure:
         _draw_shares(top, shares)
         _mark_critical(top, shares, label=True)
         bottom.set_xlabel(r"step size $\eta$")
-        top.legend(loc="best")
+        handles, labels = top.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        if top is not bottom:
+            style.letter(figure.axes)
     return figure
 
 

@@ -29,7 +29,8 @@ def draw_boundary(
     `names` says what the labels of the picture mean.
     """
     with style.style():
-        figure = style.new_figure(8.0, 3.05)
+        figure = style.new_figure(8.0, 3.15)
+        figure.set_layout_engine("constrained", wspace=0.04)  # compressed, squares rise into the note above them
         whole, window, fit = figure.subplots(1, 3)
         _draw_basins(whole, picture)
         _draw_window(window, whole, picture)

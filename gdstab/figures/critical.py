@@ -28,13 +28,14 @@ def draw_critical(stable: Stable) -> Figure:
     """Shares against the step size on the left, the law of the thresholds on the right."""
     with style.style():
         figure = style.new_figure(7.2, 3.1)
+        figure.get_layout_engine().set(wspace=0.05)
         left, right = figure.subplots(1, 2)
         if stable.measured is None:
             _draw_share(left, stable)
         else:
             _draw_figure_1b(left, stable)
         left.set(xlabel=r"step size $\eta$", xlim=(0, float(stable.step_sizes.max()) * 1.03), ylim=(-0.03, 1.03))
-        _mark_critical(left, stable, height=0.6)  # below the legend
+        _mark_critical(left, stable, height=0.52)  # below the legend
         left.set_xlim(0, float(stable.step_sizes.max()) * 1.03)
         left.legend(fontsize=7, loc="upper right")
         left.set_title("(a) what is stable")
@@ -44,11 +45,14 @@ def draw_critical(stable: Stable) -> Figure:
 
 
 def _draw_figure_1b(axes: Axes, stable: Stable) -> None:
-    """Lines are exact, marks are measured; what is trapped and does not converge is dashed."""
+    """Lines are exact, marks are measured."""
     exact, measured = stable.exact, stable.measured
-    axes.plot(exact["step_size"], exact["trapped"], color=_AREA, linewidth=1.2, linestyle=(0, (3, 2)))
-    converging = np.where(exact["converged"] > 0, exact["converged"], np.nan)
-    axes.plot(exact["step_size"], converging, color=_AREA, linewidth=1.4, label="trapping region, exact area")
+    trapped, converges = exact["trapped"], exact["converged"] > 0
+    axes.plot(exact["step_size"], np.where(converges, trapped, np.nan), color=_AREA, linewidth=1.4,
+              label="trapping region, exact area")  # fmt: skip
+    if not converges.all():
+        axes.plot(exact["step_size"], np.where(converges, np.nan, trapped), color=_AREA, linewidth=1.2,
+                  linestyle=(0, (3, 2)), label="where nothing converges")  # fmt: skip
     axes.plot(stable.step_sizes, measured["trapped"], "o", color=_AREA, markersize=3.6, markerfacecolor="white",
               label="measured by descent")  # fmt: skip
     axes.plot(exact["step_size"], exact["stable_length"], color=_LENGTH, linewidth=1.4,

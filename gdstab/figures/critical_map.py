@@ -118,7 +118,7 @@ def _draw_bar(figure: Figure, axes: Axes, found: CriticalMap, norm: LogNorm, lev
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
     image = ScalarMappable(norm, style.ITERATIONS)
     bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend=extend)
-    bar.set_label(r"critical step $\eta^*(\theta_0)$")
+    bar.set_label(r"critical step $\eta^{*\!}(\theta_0)$")
     bar.set_ticks(levels)
     bar.ax.yaxis.set_major_formatter("{x:g}")
     bar.minorticks_off()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import basins, ensembles, estimators, orbits, sampling, stability
+from gdstab import basins, ensembles, estimators, orbits, sampling, stability, theory
 from gdstab.claims import problems
 from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
@@ -90,10 +90,9 @@ class Table(NamedTuple):
 
 def critical_step(loss: opt.Loss) -> float:
     """From the flattest minimum in closed form, or, where the minima are points, from the Hessian at one of them."""
-    if isinstance(loss, opt.Regularised):
-        built, _ = building.build_loss(loss)
-        return float(stability.threshold(built, built.minimum()))
-    return distributions.critical_step(loss)
+    built, _ = building.build_loss(loss)
+    exact = theory.known(built).critical_step
+    return float(stability.threshold(built, built.minimum())) if exact is None else exact
 
 
 @lru_cache(maxsize=8)
@@ -115,7 +114,7 @@ def table(name: str, num: int = POINTS) -> Table:
             ratio, row["step_size"], num, row["kinds"]["minimum"],
             row["counts"]["undecided"] + row["kinds"]["degenerate"],
             others | {"saddle": row["kinds"]["strict_saddle"]},
-            distributions.exact_share(box, row["step_size"]),
+            distributions.exact_share(box, theory.known(loss), dim, row["step_size"]),
         ))  # fmt: skip
     return Table(critical, tuple(rows))
 

@@ -1,7 +1,7 @@
 """What share of random initial points ends where, against the step size, with intervals."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gdstab.studies import run as run
 from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, StoppingOptions, study_options
@@ -10,6 +10,8 @@ from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, St
 @study_options
 class Basin(LossOptions, RunOptions, SeedOptions, StoppingOptions):
     """What share of the initial points ends where, for every step size, and how surely?"""
+
+    in_teams: ClassVar[bool] = True
 
     step_sizes: str = "0.05:0.6:12"
     """step sizes, as low:high:number, or with commas between them; all of them run from the same points"""

@@ -6,8 +6,8 @@ import jax
 
 from gdstab import sampling
 from gdstab._types import LossFn
+from gdstab.studies.basin import Basin
 from gdstab.studies.building import expand_box
-from gdstab.studies.options import Basin
 from gdstab.theory.knowledge import Known, ball_volume, known
 
 BOXES = ("box", "sobol", "stratified")
@@ -24,6 +24,7 @@ def build_source(options: Basin, loss: LossFn, dim: int, dtype):
 
     Examples
     --------
+    >>> import numpy as np
     >>> source, volume = build_source(Basin(samples=100, box=(-1.0, 1.0)), None, 3, np.float32)
     >>> source.num_points, volume
     (100, 8.0)

@@ -2,47 +2,39 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import basins, boundaries, figures, records, updates
+from gdstab import basins, boundaries, updates
+from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
-from gdstab.outcomes import Outcome
+from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
-from gdstab.studies.memory import check_memory
-from gdstab.studies.options import Boundary, describe
-from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.studies.boundary import Boundary
+from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.work import Needs, Work
 
 _BYTES_PER_CELL = 4  # outcome, label and level
-_BYTES_OF_FIGURES = 20_000_000
 _LARGEST_HALVING = 60
 _MOST_SIGNS = 12
 
 
-class Study(NamedTuple):
-    """A complete run on disk, and its picture where it was made just now."""
+class Setting(NamedTuple):
+    """What the options stand for."""
 
-    record: records.Record
-    heatmap: boundaries.AdaptiveHeatmap | None
+    loss: LossFn
+    dim: int
+    plane: Any
+    stopping: StoppingRule
+    needs: Needs
 
 
-def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None) -> Study:
-    """Run the study, or read it back where a complete run of the same configuration is there.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     study = run(Boundary(resolution=(256, 256), samples=4096, out=Path(folder)))
-    >>> study.record.summary["uncertainty"]["exponent"] < 0.8, study.record.summary["uncertainty"]["fractal"]
-    (True, True)
-    """
-    rule, stopping = updates.gradient_descent(), building.build_stopping(options)
-    dtype = building.check_precision(options.precision)
+def prepare(options: Boundary) -> Setting:
+    """Build and check everything."""
+    dtype, stopping = building.check_precision(options.precision), building.build_stopping(options)
     loss, dim = building.build_loss(options.loss)
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
@@ -50,45 +42,8 @@ def run(options: Boundary, *, progress: Callable[[int, int], None] | None = None
     basins.parse_plane(plane, dim)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     building.check_tolerances(options, loss, dim)
-    pairs = 2 * options.samples * dim * dtype.itemsize
-    check_memory(resolution=math.prod(options.resolution) * 2 * _BYTES_PER_CELL, samples=pairs)
-    record = records.begin(
-        options.out,
-        building.configuration(options),
-        bytes_needed=math.prod(options.resolution) * _BYTES_PER_CELL + _BYTES_OF_FIGURES,
-        overwrite=options.overwrite,
-        resume=options.resume,
-    )
-    if record.complete:
-        return Study(record, None)
-    label = _signs(options.signs) if options.signs else None
-    common = {"box": options.box, "stopping": stopping, "plane": plane, "dim": dim, "dtype": dtype, "label": label}
-    key_entropy, key_pairs = jax.random.split(jax.random.key(options.seed))
-    enter(progress, "cells near edges")
-    picture = boundaries.adaptive_heatmap(
-        rule, loss, options.step_size, resolution=options.resolution, coarse=options.coarse, reach=options.reach,
-        contrast=options.contrast, probe=options.probe, seed=options.seed, progress=progress, **common,
-    )  # fmt: skip
-    enter(progress, "entropy")
-    entropy = boundaries.basin_entropy(picture.classes, options.entropy_side, key=key_entropy)
-    enter(progress, "pairs of points")
-    exponent = boundaries.uncertainty_exponent(
-        rule, loss, options.step_size, key=key_pairs, scales=scales(options), samples=options.samples,
-        progress=progress, **common,
-    )  # fmt: skip
-    summary = summarise(picture, entropy, exponent, options)
-    enter(progress, SAVING)
-    record.write_dataset(_dataset(picture, exponent).assign_attrs(provenance=summary["provenance"]))
-    figures.save(
-        figures.draw_boundary(picture, exponent, names(picture, options.signs)), record, note=describe(options)
-    )
-    return Study(record.finish(summary), picture)
-
-
-def phases(options: Boundary) -> dict[str, Phase]:
-    """What a run goes through; how many cells it computes is what it finds out."""
-    pairs = 2 * max(options.samples, 0) * max(options.scales[1] - options.scales[0] + 1, 0)
-    return {"cells near edges": Phase(4), "entropy": Phase(1), "pairs of points": Phase(4, pairs), SAVING: Phase(2)}
+    result, pairs = math.prod(options.resolution) * _BYTES_PER_CELL, 2 * options.samples * dim * dtype.itemsize
+    return Setting(loss, dim, plane, stopping, Needs({"resolution": 3 * result, "samples": pairs}, result))
 
 
 def check_options(options: Boundary, dim: int, dtype) -> None:
@@ -118,6 +73,39 @@ def check_options(options: Boundary, dim: int, dtype) -> None:
         )
 
 
+def phases(options: Boundary) -> dict[str, Phase]:
+    """What a run goes through; how many cells it computes is what it finds out."""
+    pairs = 2 * max(options.samples, 0) * max(options.scales[1] - options.scales[0] + 1, 0)
+    return {"cells near edges": Phase(4), "entropy": Phase(1), "pairs of points": Phase(4, pairs), SAVING: Phase(2)}
+
+
+def measure(options: Boundary, setting: Setting, work: Work):
+    """Draw the basins, then see how mixed small boxes are, and how many pairs of points end differently."""
+    what = updates.gradient_descent(), setting.loss, options.step_size
+    common = {
+        "box": options.box,
+        "stopping": setting.stopping,
+        "plane": setting.plane,
+        "dim": setting.dim,
+        "dtype": np.dtype(f"float{options.precision}"),
+        "label": signs_of(options.signs) if options.signs else None,
+        "progress": work.progress,
+    }
+    key_entropy, key_pairs = jax.random.split(jax.random.key(options.seed))
+    work.enter("cells near edges")
+    picture = boundaries.adaptive_heatmap(
+        *what, resolution=options.resolution, coarse=options.coarse, reach=options.reach, contrast=options.contrast,
+        probe=options.probe, seed=options.seed, **common,
+    )  # fmt: skip
+    work.enter("entropy")
+    entropy = boundaries.basin_entropy(picture.classes, options.entropy_side, key=key_entropy)
+    work.enter("pairs of points")
+    exponent = boundaries.uncertainty_exponent(
+        *what, key=key_pairs, scales=scales(options), samples=options.samples, **common
+    )
+    return _dataset(picture, exponent), summarise(picture, entropy, exponent, options)
+
+
 def scales(options: Boundary) -> np.ndarray:
     """The distances of the pairs.
 
@@ -145,7 +133,7 @@ def name(label: int, signs: tuple[int, ...]) -> str:
     return ", ".join(f"x{i} {'>' if label >> place & 1 else '<='} 0" for place, i in enumerate(signs))
 
 
-def _signs(signs: tuple[int, ...]) -> Callable:
+def signs_of(signs: tuple[int, ...]) -> Callable:
     """The label of an end point: one bit for each parameter, set where it is positive."""
 
     def label(theta):
@@ -160,10 +148,10 @@ def summarise(
     exponent: boundaries.UncertaintyExponent,
     options: Boundary,
 ) -> dict:
-    """What `summary.json` holds; null where something could not be found. `minima` counts cells."""
+    """What `summary.json` holds. `minima` counts cells."""
     converged = picture.outcome == Outcome.CONVERGED
     labels = {
-        meaning: int(np.count_nonzero(converged & (picture.label == label)))
+        meaning: np.count_nonzero(converged & (picture.label == label))
         for label, meaning in names(picture, options.signs).items()
     }
     return {
@@ -175,24 +163,23 @@ def summarise(
         "share_computed": picture.share_computed,
         "rounds": picture.rounds,
         "probes": picture.probes._asdict(),
-        "boundary_cells": int(picture.boundary.size),
+        "boundary_cells": picture.boundary.size,
         "area": picture.area,
-        "area_bracket": list(picture.area_bracket),
+        "area_bracket": picture.area_bracket,
         "entropy": _entropy(entropy),
         "uncertainty": _uncertainty(exponent),
         "lane_steps": picture.lane_steps + exponent.lane_steps,
         "compile_seconds": picture.compile_seconds,
         "run_seconds": picture.run_seconds,
-        "provenance": records.provenance(picture.source.tables[0].dtype, seed=options.seed),
     }
 
 
 def _entropy(entropy: boundaries.BasinEntropy) -> dict:
     return {
-        "basin_entropy": _number(entropy.entropy),
-        "interval": _numbers(entropy.interval),
-        "boundary_basin_entropy": _number(entropy.boundary_entropy),
-        "boundary_interval": _numbers(entropy.boundary_interval),
+        "basin_entropy": entropy.entropy,
+        "interval": entropy.interval,
+        "boundary_basin_entropy": entropy.boundary_entropy,
+        "boundary_interval": entropy.boundary_interval,
         "boxes": entropy.boxes,
         "boundary_boxes": entropy.boundary_boxes,
         "straight_edge": entropy.straight_edge,
@@ -204,37 +191,29 @@ def _entropy(entropy: boundaries.BasinEntropy) -> dict:
 def _uncertainty(exponent: boundaries.UncertaintyExponent) -> dict:
     used = exponent.scales[exponent.used]
     return {
-        "exponent": _number(exponent.exponent),
-        "interval": _numbers(exponent.interval),
-        "boundary_dimension": _number(exponent.dimension),
-        "dimension_interval": _numbers(exponent.dimension_interval),
+        "exponent": exponent.exponent,
+        "interval": exponent.interval,
+        "boundary_dimension": exponent.dimension,
+        "dimension_interval": exponent.dimension_interval,
         "fractal": exponent.fractal,
-        "p_value": _number(exponent.p_value),
-        "range_used": [float(used.min()), float(used.max())] if used.size else None,
-        "scales_used": int(exponent.used.sum()),
-        "scales": exponent.scales.tolist(),
-        "share": exponent.share.tolist(),
-        "hits": exponent.hits.tolist(),
-        "undecided": exponent.undecided.tolist(),
-        "precision_limited": exponent.precision_limited.tolist(),
-        "any_precision_limited": bool(exponent.precision_limited.any()),
+        "p_value": exponent.p_value,
+        "range_used": [used.min(), used.max()] if used.size else None,
+        "scales_used": exponent.used.sum(),
+        "scales": exponent.scales,
+        "share": exponent.share,
+        "hits": exponent.hits,
+        "undecided": exponent.undecided,
+        "precision_limited": exponent.precision_limited,
+        "any_precision_limited": exponent.precision_limited.any(),
         "rounding_share": exponent.rounding_share,
         "saturation": exponent.saturation,
         "samples": exponent.samples,
     }
 
 
-def _number(value: float) -> float | None:
-    """JSON knows no nan."""
-    return float(value) if math.isfinite(value) else None
-
-
-def _numbers(values) -> list[float | None]:
-    return [_number(value) for value in values]
-
-
 def _dataset(picture: boundaries.AdaptiveHeatmap, exponent: boundaries.UncertaintyExponent):
-    """The picture, and the shares of pairs that differ."""
+    """The picture, the shares of pairs that differ, and the factor of the line through them."""
     fields = ("share", "hits", "undecided", "used", "precision_limited")
     more = {name: ("scale", getattr(exponent, name)) for name in fields}
+    more["amplitude"] = ((), exponent.amplitude)
     return picture.to_xarray().assign(more).assign_coords(scale=exponent.scales)

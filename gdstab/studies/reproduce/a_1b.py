@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+from gdstab import studies
+from gdstab.studies import building
 from gdstab.studies.critical import study as critical
 from gdstab.studies.options.reproduce import FigureA1b
 from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
+from gdstab.theory import known
 
 
 def run(options: FigureA1b, *, progress: Callable | None = None) -> Reproduction:
@@ -14,11 +17,11 @@ def run(options: FigureA1b, *, progress: Callable | None = None) -> Reproduction
     The paper prints eta_C = 1 for the loss with the factor 1/2 (Theorem 16, Appendix B); the figure's loss has the
     factor 1, which halves it.
     """
-    study = critical.run(options, progress=progress)
-    summary, loss = study.record.summary, options.loss
-    printed = 1 / (2 * loss.scale * loss.target) if critical.has_figure_1b(options) else None
+    study = studies.run(options, progress=progress)
+    summary, product = study.record.summary, known(building.build_loss(options.loss)[0]).hyperbola
+    printed = 1 / (2 * product.scale * product.target) if product else None
     rows = [Row("critical step size", "-" if printed is None else f"{printed:g}", f"{summary['critical_step']:.9g}")]
-    if critical.has_figure_1b(options):
+    if product:
         beyond = [row for row in summary["rows"] if row["step_size"] > summary["critical_step"] * (1 + 1e-9)]
         for name, words in (("trapped", "area of the trapping region"), ("stable_length", "length of stable minima")):
             error = max(abs(row[name] - row[f"exact_{name}"]) for row in summary["rows"])
@@ -33,6 +36,6 @@ def run(options: FigureA1b, *, progress: Callable | None = None) -> Reproduction
     return conclude(study.record, study.fresh, shows, rows)
 
 
-def phases(_: FigureA1b) -> dict[str, Phase]:
+def phases(options: FigureA1b) -> dict[str, Phase]:
     """Those of the study."""
-    return critical.PHASES
+    return critical.phases(options)

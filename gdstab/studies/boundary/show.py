@@ -1,33 +1,21 @@
-"""`gdstab boundary`."""
+"""The table of basins and of their edges, and their figure."""
 
 import math
-from collections.abc import Sequence
 
-from gdstab.cli import process, report
-from gdstab.studies.options import Boundary, describe
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the study, or read it back, and print what the basins are and how rough their edges."""
-    options = process.parse(Boundary, arguments, "boundary")
-    process.configure(options.precision)
-    from gdstab.studies import boundary  # noqa: PLC0415 (JAX is configured first)
-
-    with report.Progress(boundary.phases(options)) as progress:
-        study = boundary.run(options, progress=progress)
-    print(describe(options), end="\n\n")
-    print(_text(study.record.summary))
-    note = "Results" if study.heatmap is not None else "This run was complete already; nothing was computed. Results"
-    print(f"{note}: {study.record.path}")
-    return 0
+from gdstab import boundaries, figures, records
+from gdstab.studies import building
+from gdstab.studies.boundary.study import names
+from gdstab.studies.options import read
+from gdstab.studies.tables import table as columns
 
 
-def _text(summary: dict) -> str:
+def table(summary: dict) -> str:
+    """What the basins are, how they were found, and how rough their edges are."""
     rows = [("", "cells", "share")]
     rows += [(name, f"{count:,}", f"{summary['fractions'][name]:.6f}") for name, count in summary["counts"].items()]
     low, high = summary["area_bracket"]
     probes = summary["probes"]
-    lines = [report.table(rows), ""]
+    lines = [columns(rows), ""]
     if summary["minima"]:
         found = ", ".join(f"{count:,} with {name}" for name, count in summary["minima"].items())
         lines.append(f"converged: {found}")
@@ -72,3 +60,38 @@ def _uncertainty(found: dict) -> list[str]:
 
 def _with_interval(value: float, interval: list) -> str:
     return f"{value:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]"
+
+
+def draw(record: records.Record) -> dict:
+    """The basins, the mesh at an edge, and the fit of the uncertainty exponent."""
+    basins = picture(record)
+    return {"figure": figures.draw_boundary(basins, exponent(record), names(basins, read(record.configuration).signs))}
+
+
+def picture(record: records.Record) -> boundaries.AdaptiveHeatmap:
+    """The basins of a run."""
+    options = read(record.configuration)
+    _, dim = building.build_loss(options.loss)
+    plane = building.build_plane(options.plane, dim)
+    return boundaries.AdaptiveHeatmap.from_xarray(record.dataset, box=options.box, plane=plane, dim=dim)
+
+
+def exponent(record: records.Record) -> boundaries.UncertaintyExponent:
+    """The shares of pairs that differ, and the line through them."""
+    dataset, summary = record.dataset, record.summary["uncertainty"]
+    fields = ("hits", "undecided", "used", "precision_limited")
+    return boundaries.UncertaintyExponent(
+        exponent=_or_nan(summary["exponent"]),
+        interval=tuple(map(_or_nan, summary["interval"])),
+        amplitude=float(dataset["amplitude"]),
+        p_value=_or_nan(summary["p_value"]),
+        scales=dataset["scale"].values,
+        **{name: dataset[name].values for name in fields},
+        **{name: summary[name] for name in ("samples", "saturation", "rounding_share")},
+        axes=2,
+        lane_steps=record.summary["lane_steps"] - dataset.attrs["lane_steps"],
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
