@@ -112,14 +112,14 @@ def test_sweeps_are_part_of_the_summary(summary):
     assert not first or loop["largest_gap"] > 2.8
 
 
-def test_the_directory_holds_everything(study):
+def test_the_directory_holds_everything(study, asked):
     names = {path.name for path in study.record.path.iterdir()}
     assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
     dataset = records.load(study.record.path).dataset
     assert dataset["counts"].dtype == np.int64
     assert dataset["counts"].shape == (121, 200)
     assert dataset["period"].shape == dataset["escaped"].shape == (121, 16)
-    np.testing.assert_array_equal(dataset["step_size"], np.linspace(0.4, 1.0, 121))
+    np.testing.assert_array_equal(dataset["step_size"], options.parse_range(asked.step_sizes))
     low, high = study.record.summary["value_range"]
     np.testing.assert_allclose(dataset["bin"], low + (high - low) * (np.arange(200) + 0.5) / 200)
     assert dataset["zoom_counts"].shape == (400, 400)
@@ -247,7 +247,7 @@ def test_the_figure_says_what_it_must(study, diagram, asked, tmp_path):
     np.testing.assert_allclose(dashed, study.record.summary["doublings"])
     named = [text.get_text() for text in main_axes.texts]
     assert named[:3] == ["period 2", "4", "8"]
-    assert named[-1] == r"$\eta_\infty$"
+    assert named[-2:] == [r"$\eta_\infty$", "(a)"]
     assert legend(main_axes) == ["exact, attracting", "exact, repelling"]
     assert legend(sweeps) == ["seen on the way up only", "seen on the way down only", "seen on both ways"]
     assert sweeps.get_ylim()[1] > main_axes.get_ylim()[1]  # room for it above what was seen

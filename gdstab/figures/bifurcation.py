@@ -19,6 +19,7 @@ _DENSITY = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.12, 1.0, 256)))
 _EXACT = "#0072b2"
 _MARK = "#3f3f3f"
 _UP, _DOWN, _BOTH = "#0072b2", "#d55e00", "#8c8c8c"
+_HALF = 0.5  # of the observations and more, in one bin, are black
 _CELLS = 120  # of the picture of a sweep, from bottom to top
 _HEADROOM = 0.25  # of its height: room for the legend above a sweep
 _COLUMNS = 1600
@@ -128,8 +129,8 @@ def _draw_density(axes: Axes, diagram: OrbitDiagram | Density) -> ScalarMappable
     counts = _pooled(diagram.counts)[rows]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     positive = share[share > 0]
-    low = max(float(np.quantile(positive, 0.02)) / 3, 1e-5) if positive.size else 1e-3
-    norm = LogNorm(low, max(0.5, 10 * low), clip=True)
+    low = np.clip(float(np.quantile(positive, 0.02)) / 3, 1e-5, _HALF / 10) if positive.size else 1e-3
+    norm = LogNorm(low, _HALF, clip=True)
     picture = (255 * _DENSITY(norm(np.maximum(share, low)))[..., :3] + 0.5).astype(np.uint8)
     picture[share == 0] = 255
     bottom, top = float(diagram.edges[0]), float(diagram.edges[-1])

@@ -159,6 +159,7 @@ def draw_edge(found: StabilityEdge) -> Figure:
         bottom.set(xlabel="updates", ylabel=rf"$\lambda_{{\max}}({symbol})$")
         bottom.legend(loc="best")
         bottom.set_xlim(found.steps[0], found.steps[-1])
+        bottom.set_title("curvature that it sees")
         style.letter((top, bottom))
     return figure
 
