@@ -9,9 +9,9 @@ import pytest
 from gdstab import bifurcation as bif
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import building, options
-from gdstab.studies.bifurcation import cascades
-from gdstab.studies.bifurcation import study as bifurcation
+from gdstab.studies import bifurcation, building, options
+from gdstab.studies.bifurcation import cascades, observing, show
+from gdstab.studies.bifurcation.study import _differences
 from gdstab.theory import symmetric_line
 
 SMALL = {"starts": 16, "transient": 1500, "kept": 32, "bins": 200, "max_steps": 5000}
@@ -42,6 +42,15 @@ def summary(study):
     return study.record.summary
 
 
+def diagram_of(study):
+    return show.diagram_of(study.record.dataset.load(), study.record.summary)
+
+
+@pytest.fixture(scope="module")
+def diagram(study):
+    return diagram_of(study)
+
+
 def test_the_cascade_of_the_symmetric_line(summary):
     """Step sizes are k / 2."""
     first, second, *others = summary["doublings"]
@@ -58,7 +67,7 @@ def test_the_cascade_of_the_symmetric_line(summary):
         assert high - low < 0.021
 
 
-def test_bounded_orbits_end_at_k_2(summary, study):
+def test_bounded_orbits_end_at_k_2(summary, diagram):
     assert abs(summary["last_bounded"] - 1) < 1e-4
     low, high = summary["last_bounded_bracket"]
     assert low < high < low + 1e-7
@@ -68,7 +77,7 @@ def test_bounded_orbits_end_at_k_2(summary, study):
     assert (periods[0.45], periods[0.55], periods[0.63]) == (1, 2, 4)
     assert summary["observations"] + summary["outside"] == 121 * 16 * 32
     assert summary["outside"] < 0.01 * summary["observations"]
-    assert study.diagram.counts.sum() == summary["observations"]
+    assert diagram.counts.sum() == summary["observations"]
 
 
 def test_where_sweeps_differ():
@@ -78,11 +87,21 @@ def test_where_sweeps_differ():
     down[3:, 1] = 1.0
     up[2, 0] = np.nan
     loop = bif.Hysteresis(np.linspace(1.0, 2.0, 5), up, down, np.isnan(up[..., 0]), np.isnan(down[..., 0]), 0.0)
-    assert bifurcation._differences(loop, 4.0) == {
+    assert _differences(loop, 4.0) == {
         "starts": 2, "step_sizes": 5, "largest_gap": 1.0, "at": 1.75, "share_different": 0.4,
         "different": [[1.75, 2.0]],
     }  # fmt: skip
-    assert bifurcation._differences(loop, 40.0)["different"] == []
+    assert _differences(loop, 40.0)["different"] == []
+
+
+def test_sweeps_that_differ_by_rounding_do_not_differ():
+    up = np.full((3, 2, 4), 0.7)
+    down = np.nextafter(up, 1)
+    loop = bif.Hysteresis(np.linspace(1.0, 2.0, 3), up, down, np.isnan(up[..., 0]), np.isnan(down[..., 0]), 0.0)
+    assert loop.gap.max() > 0
+    found = _differences(loop, 1e-20)
+    assert (found["largest_gap"], found["at"], found["share_different"], found["different"]) == (0.0, None, 0.0, [])
+    assert show._hysteresis(found) == ["up and down again: 0 % of 3 step sizes end apart"]
 
 
 def test_sweeps_are_part_of_the_summary(summary):
@@ -93,20 +112,24 @@ def test_sweeps_are_part_of_the_summary(summary):
     assert not first or loop["largest_gap"] > 2.8
 
 
-def test_the_directory_holds_everything(study):
+def test_the_directory_holds_everything(study, asked):
     names = {path.name for path in study.record.path.iterdir()}
     assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
     dataset = records.load(study.record.path).dataset
-    np.testing.assert_array_equal(dataset["counts"], study.diagram.counts)
-    np.testing.assert_array_equal(dataset["period"], study.diagram.period)
-    np.testing.assert_array_equal(dataset["step_size"], study.diagram.step_sizes)
+    assert dataset["counts"].dtype == np.int64
+    assert dataset["counts"].shape == (121, 200)
+    assert dataset["period"].shape == dataset["escaped"].shape == (121, 16)
+    np.testing.assert_array_equal(dataset["step_size"], options.parse_range(asked.step_sizes))
+    low, high = study.record.summary["value_range"]
+    np.testing.assert_allclose(dataset["bin"], low + (high - low) * (np.arange(200) + 0.5) / 200)
+    assert dataset["zoom_counts"].shape == (400, 400)
     assert dataset["up"].shape == dataset["down"].shape == (121, 4, 32)
     assert dataset.attrs["provenance"]["seed"] == 0
 
 
 def test_a_complete_run_is_read_back_and_another_refused(study, asked):
     again = bifurcation.run(asked)
-    assert again.diagram is None
+    assert not again.fresh
     assert again.record.summary == study.record.summary
     with pytest.raises(records.RunError, match="differs in seed"):
         bifurcation.run(dataclasses.replace(asked, seed=1))
@@ -152,10 +175,11 @@ def test_a_box_of_starts_and_the_loss(tmp_path):
     assert summary["provenance"]["dtype"] == "float32"
     assert summary["doublings"] == []
     assert summary["ended"] == "not asked for"
-    zero = np.searchsorted(study.diagram.edges, 0.0) - 1
-    assert study.diagram.counts[0, zero] == 4 * 32
-    assert np.count_nonzero(study.diagram.counts[2]) > 10
-    points = bifurcation.draw_starts(asked, 2, np.dtype("float32"))
+    diagram = diagram_of(study)
+    zero = np.searchsorted(diagram.edges, 0.0) - 1
+    assert diagram.counts[0, zero] == 4 * 32
+    assert np.count_nonzero(diagram.counts[2]) > 10
+    points = observing.draw_starts(asked, 2, np.dtype("float32"))
     assert points.shape == (4, 2)
     assert (points[:, 0] != points[:, 1]).all()
 
@@ -176,36 +200,66 @@ def test_what_escapes_is_said(tmp_path):
         bifurcation.run(nothing)
 
 
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [
+        ({"loss": options.Doublewell()}, 0.5**0.5),
+        ({"loss": options.Doublewell(), "precision": 32}, 0.5**0.5),
+        ({"loss": options.Quadratic((1.0, 1.5))}, 0.0),
+        ({"observe": "loss", "precision": 32}, 0.0),
+    ],
+)
+def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, value, tmp_path):
+    asked = options.Bifurcation(
+        **QUICK | {"hysteresis": 2, "bins": 64} | changes, step_sizes="0.3:0.4:3", out=tmp_path / "run"
+    )
+    study = bifurcation.run(asked)
+    summary, counts = study.record.summary, study.record.dataset["counts"].values
+    low, high = summary["value_range"]
+    assert high - low > 1e-6 * max(abs(low), abs(high))
+    assert low + 0.4 * (high - low) < value < high - 0.4 * (high - low)
+    assert summary["outside"] == counts[:, :16].sum() == counts[:, -16:].sum() == 0
+    assert (counts.max(axis=1) == 4 * 32).all()  # in one bin, not at the edge of two
+    assert (summary["hysteresis"]["share_different"], summary["hysteresis"]["different"]) == (0, [])
+    assert "0 % of 3 step sizes end apart" in show.table(summary).splitlines()[-1]
+    density, _, sweeps, *_ = show.draw(study.record)["figure"].axes
+    for axes in (density, sweeps):
+        image = np.asarray(axes.images[0].get_array())
+        seen = np.flatnonzero((image < 255).any(axis=(1, 2)))
+        assert 0.3 * len(image) < seen.min() <= seen.max() < 0.7 * len(image)
+
+
 def legend(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_the_figure_says_what_it_must(study, asked, tmp_path):
-    marks = cascades.marks(asked, study.record.summary)
+def test_the_figure_says_what_it_must(study, diagram, asked, tmp_path):
+    marks = show.marks(asked, study.record.summary)
     loss, _ = building.build_loss(asked.loss)
     loop = bif.hysteresis(
         building.build_rule(asked), loss, [0.4, 0.6, 0.8], np.ones((2, 2)), settle=10, kept=4,
-        observe=bifurcation.observer("diagonal", loss),
+        observe=observing.observer("diagonal", loss),
     )  # fmt: skip
-    figure = figures.draw_bifurcation(study.diagram, marks, hysteresis=loop)
+    figure = figures.draw_bifurcation(diagram, marks, hysteresis=loop)
     main_axes, strip, sweeps = figure.axes[:3]
     vertical = [line for line in main_axes.lines if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1]
     dashed = [line.get_xdata()[0] for line in vertical if line.get_linestyle() == "--"]
     np.testing.assert_allclose(dashed, study.record.summary["doublings"])
     named = [text.get_text() for text in main_axes.texts]
     assert named[:3] == ["period 2", "4", "8"]
-    assert named[-1] == r"$\eta_\infty$"
+    assert named[-2:] == [r"$\eta_\infty$", "(a)"]
     assert legend(main_axes) == ["exact, attracting", "exact, repelling"]
-    assert sweeps.get_legend() is None  # its entries are among those of the figure
+    assert legend(sweeps) == ["seen on the way up only", "seen on the way down only", "seen on both ways"]
+    assert sweeps.get_ylim()[1] > main_axes.get_ylim()[1]  # room for it above what was seen
     upper = [child for child in main_axes.child_axes if child.get_xlabel()]
     assert [child.get_xlabel() for child in upper] == [r"$k = 2 c \eta$"]
     image = np.asarray(main_axes.images[0].get_array())
-    shown, visited = (image < 255).any(axis=2).T, study.diagram.counts > 0  # white where no orbit is
+    shown, visited = (image < 255).any(axis=2).T, diagram.counts > 0  # white where no orbit is
     columns, bins = shown.shape[0] // len(visited), visited.shape[1] // shown.shape[1]
     pooled = visited.reshape(len(visited), -1, bins).any(axis=2)
     np.testing.assert_array_equal(shown, np.repeat(pooled, columns, axis=0))
     colours = np.asarray(strip.images[0].get_array())[0]
-    assert len(np.unique(colours[np.repeat(study.diagram.common_period == 2, columns)], axis=0)) == 1
+    assert len(np.unique(colours[np.repeat(diagram.common_period == 2, columns)], axis=0)) == 1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:3] == ["period 1", "period 2", "period 4"]
     assert "none found" in labels
@@ -213,20 +267,21 @@ def test_the_figure_says_what_it_must(study, asked, tmp_path):
         assert path.stat().st_size > 5000
 
 
-def test_an_inset_is_drawn_where_there_is_room(study, asked):
-    marks = cascades.marks(asked, study.record.summary)
-    figure = figures.draw_bifurcation(study.diagram, marks, zoom=study.diagram)
+def test_an_inset_is_drawn_where_there_is_room(study, diagram, asked):
+    marks = show.marks(asked, study.record.summary)
+    close = figures.Density(diagram.step_sizes, diagram.counts, diagram.edges)
+    figure = figures.draw_bifurcation(diagram, marks, zoom=close)
     inset = [child for child in figure.axes[0].child_axes if child.images]
     assert len(inset) == 1
-    full = dataclasses.replace(study.diagram, counts=np.ones_like(study.diagram.counts))
-    figure = figures.draw_bifurcation(full, marks, zoom=study.diagram)
+    full = dataclasses.replace(diagram, counts=np.ones_like(diagram.counts))
+    figure = figures.draw_bifurcation(full, marks, zoom=close)
     assert not [child for child in figure.axes[0].child_axes if child.images]
 
 
-def test_uneven_step_sizes_are_drawn_at_their_places(study):
+def test_uneven_step_sizes_are_drawn_at_their_places(diagram):
     few = dataclasses.replace(
-        study.diagram, step_sizes=np.array([0.1, 0.2, 0.9]), counts=study.diagram.counts[:3],
-        period=study.diagram.period[:3], escaped=study.diagram.escaped[:3], outside=study.diagram.outside[:3],
+        diagram, step_sizes=np.array([0.1, 0.2, 0.9]), counts=diagram.counts[:3],
+        period=diagram.period[:3], escaped=diagram.escaped[:3], outside=diagram.outside[:3],
     )  # fmt: skip
     image = figures.draw_bifurcation(few, figures.Marks("x")).axes[0].images[0]
     left, right = image.get_extent()[:2]
@@ -235,11 +290,11 @@ def test_uneven_step_sizes_are_drawn_at_their_places(study):
     assert columns > 100
 
 
-def test_what_cannot_be_drawn_is_refused(study):
-    nothing = dataclasses.replace(study.diagram, counts=None)
+def test_what_cannot_be_drawn_is_refused(diagram):
+    nothing = dataclasses.replace(diagram, counts=None)
     one = dataclasses.replace(
-        study.diagram, **{name: getattr(study.diagram, name)[:1] for name in ("step_sizes", "counts", "outside")},
-        period=study.diagram.period[:1], escaped=study.diagram.escaped[:1],
+        diagram, **{name: getattr(diagram, name)[:1] for name in ("step_sizes", "counts", "outside")},
+        period=diagram.period[:1], escaped=diagram.escaped[:1],
     )  # fmt: skip
     for some in (nothing, one):
         with pytest.raises(ValueError, match="diagram with bins"):

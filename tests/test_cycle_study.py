@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from gdstab import bifurcation, figures, records
-from gdstab.cli import COMMANDS, main, process
-from gdstab.studies import options
-from gdstab.studies.cycle import study as cycle
+from gdstab.cli import commands, main, process
+from gdstab.studies import building, cycle, options
+from gdstab.studies.cycle import show
+from gdstab.studies.cycle.study import find
 from gdstab.theory import symmetric_line
 
 
@@ -109,6 +110,18 @@ def test_the_figure_shows_every_branch(study):
     assert {"period 2", "period 3", "unstable", "fold"} <= labels
 
 
+def test_the_figure_of_a_run_on_disk_has_its_branches_and_marks(study):
+    left, right = show.draw(records.load(study.record.path))["figure"].axes
+    drawn = {round(float(x), 8) for line in left.lines if line.get_marker() == "o" for x in line.get_xdata()}
+    assert drawn == {round(step_size, 8) for step_size in study.record.summary["doublings"]}
+    crosses = [line for line in left.lines if line.get_marker() == "x"]
+    assert sorted(y for line in crosses for y in line.get_ydata()) == sorted(
+        theta[0] for cycle in study.record.summary["cycles"] for theta in cycle["theta"]
+    )
+    (black,) = [line for line in right.lines if line.get_color() == "#000000" and line.get_linestyle() == "-"]
+    assert float(black.get_ydata().max()) == pytest.approx(1, abs=1e-8)
+
+
 @pytest.mark.slow
 def test_command(tmp_path, capsys, process_as_it_was):
     words = [
@@ -136,7 +149,7 @@ def test_command(tmp_path, capsys, process_as_it_was):
 def test_options_are_complete():
     assert process.parse(options.Cycle, [], "cycle") == options.Cycle()
     assert options.STUDIES["cycle"] is options.Cycle
-    assert "cycle" in COMMANDS
+    assert "cycle" in commands()
     assert options.configuration(options.Cycle())["rule"] == "descent"
 
 
@@ -161,8 +174,8 @@ def test_bad_input_leaves_no_directory(tmp_path, wrong, message):
 
 
 def test_explore_does_not_follow_a_branch_twice():
-    rule, (loss, _) = cycle.building.build_rule(options.Cycle()), cycle.building.build_loss(options.Scalar(scale=1.0))
-    found = cycle.find(rule, loss, np.array([[0.5, 0.6]]), options.Cycle())
+    rule, (loss, _) = building.build_rule(options.Cycle()), building.build_loss(options.Scalar(scale=1.0))
+    found = find(rule, loss, np.array([[0.5, 0.6]]), options.Cycle())
     two = found.attractors[0].cycle
     once = bifurcation.explore(rule, loss, [two], 0.52, 0.6, doublings=0)
     twice = bifurcation.explore(rule, loss, [two, two], 0.52, 0.6, doublings=0)

@@ -8,10 +8,10 @@ import pytest
 
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import building, options
-from gdstab.studies.multipliers import stability_diagram
-from gdstab.studies.multipliers import study as multipliers
+from gdstab.studies import building, multipliers, options
+from gdstab.studies.multipliers import show, stability_diagram
 from gdstab.studies.multipliers.stability_diagram import Diagram, Verdict
+from gdstab.studies.multipliers.study import _start
 from gdstab.theory import optimisers
 
 SMALL = {"resolution": (24, 10), "num_steps": 200, "every": 10}
@@ -83,7 +83,7 @@ def test_second_moment_of_the_orbit_is_that_of_a_plain_loop(adam):
     """By the definition, in NumPy: the bias-corrected average of squared gradients of c (1 - xy)^2."""
     dataset = adam.record.dataset
     asked = options.Multipliers(rule="adam", beta2=0.99, num_steps=4000, step_size=0.1)
-    theta = multipliers._start(asked, 2, np.dtype(float)).copy()
+    theta = _start(asked, 2, np.dtype(float)).copy()
     m, nu = np.zeros(2), np.zeros(2)
     for step in range(1, 31):
         gradient = -2 * (1 - theta.prod()) * theta[::-1]
@@ -102,7 +102,8 @@ def test_the_directory_holds_everything(heavy_ball):
     pictures = {"figure.png", "figure.pdf", "orbit.png", "orbit.pdf"}
     assert names == {"run.json", "summary.json", "result.zarr", *pictures}
     dataset = records.load(heavy_ball.record.path).dataset
-    assert dict(dataset.sizes) == {"step_size": 24, "beta": 10, "step": 20, "coordinate": 2, "index": 4, "part": 2}
+    plane, orbit = {"step_size": 24, "beta": 10}, {"step": 20, "coordinate": 2}
+    assert dict(dataset.sizes) == {**plane, **orbit, "index": 4, "part": 2, "direction": 180}
     np.testing.assert_allclose(dataset["threshold"], (1 + dataset["beta"]) / 2)
     again = multipliers.run(options.Multipliers(**SMALL, out=heavy_ball.record.path))
     assert not again.fresh
@@ -173,6 +174,16 @@ def test_figures_of_everything_at_once():
     assert words == {"threshold, closed form", "diverges", "the map on the right", "multiplier"}
     nothing = np.full(3, np.nan)
     figures.draw_edge(figures.StabilityEdge("descent", 0.1, np.arange(3), nothing, nothing, 20.0)).canvas.draw()
+
+
+def test_the_figures_of_a_run_on_disk_show_it(heavy_ball):
+    drawn = show.draw(records.load(heavy_ball.record.path))
+    left, right, *_ = drawn["figure"].axes
+    assert [axes.get_title()[:3] for axes in (left, right, *drawn["orbit"].axes)] == ["(a)", "(b)", "(a)", "(b)"]
+    spots = {complex(x, y) for line in right.lines if line.get_marker() in "os" for x, y in line.get_xydata()}
+    assert spots == {complex(*pair) for pair in heavy_ball.record.summary["multipliers"]}
+    (curve,) = [line for line in drawn["orbit"].axes[1].lines if line.get_label() == "largest curvature the rule sees"]
+    assert curve.get_ydata()[-1] == heavy_ball.record.summary["orbit"]["last"]
 
 
 def test_rules_of_the_options_are_those_of_the_package():

@@ -6,6 +6,7 @@ No global state: figures are made with the object interface and know nothing of 
 from gdstab.figures.basin import Shares as Shares
 from gdstab.figures.basin import draw_basin as draw_basin
 from gdstab.figures.bifurcation import ClosedForm as ClosedForm
+from gdstab.figures.bifurcation import Density as Density
 from gdstab.figures.bifurcation import Marks as Marks
 from gdstab.figures.bifurcation import draw_bifurcation as draw_bifurcation
 from gdstab.figures.boundary import draw_boundary as draw_boundary
@@ -61,6 +62,7 @@ __all__ = [
     "ClosedForm",
     "Closeness",
     "CriticalMap",
+    "Density",
     "EscapeTimes",
     "Exponents",
     "FlowPicture",

@@ -19,6 +19,7 @@ _DENSITY = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.12, 1.0, 256)))
 _EXACT = "#0072b2"
 _MARK = "#3f3f3f"
 _UP, _DOWN, _BOTH = "#0072b2", "#d55e00", "#8c8c8c"
+_HALF = 0.5  # of the observations and more, in one bin, are black
 _CELLS = 120  # of the picture of a sweep, from bottom to top
 _HEADROOM = 0.25  # of its height: room for the legend above a sweep
 _COLUMNS = 1600
@@ -32,6 +33,14 @@ _PLACES = tuple((left, bottom, 0.48, 0.36) for left in (0.09, 0.48) for bottom i
 """Where an enlarged part may be drawn: left, bottom, width, height, as shares of the axes."""
 _LOW = 1e-6  # of the whole height: a part that is lower is a line
 _ROOM = 0.01  # share of the bins there that orbits may visit
+
+
+class Density(NamedTuple):
+    """A part of a diagram, looked at more closely."""
+
+    step_sizes: np.ndarray  # [steps]
+    counts: np.ndarray  # [steps, bins]
+    edges: np.ndarray  # [bins + 1]
 
 
 class ClosedForm(NamedTuple):
@@ -56,7 +65,7 @@ class Marks(NamedTuple):
 
 
 def draw_bifurcation(
-    diagram: OrbitDiagram, marks: Marks, zoom: OrbitDiagram | None = None, hysteresis: Hysteresis | None = None
+    diagram: OrbitDiagram, marks: Marks, zoom: Density | None = None, hysteresis: Hysteresis | None = None
 ) -> Figure:
     """The density of the orbits on a logarithmic scale, with a strip of their periods; both ways of a sweep below.
 
@@ -84,15 +93,18 @@ def draw_bifurcation(
         periods = _draw_periods(axes[1], diagram)
         if hysteresis is not None:
             _draw_hysteresis(axes[2], hysteresis, axes[0].get_ylim(), marks.observed)
+            for name, panel in (("(a)", axes[0]), ("(b)", axes[2])):
+                panel.text(-0.1, 1.0, name, transform=panel.transAxes, fontsize=10, ha="left", va="top")
         axes[0].set_ylabel(marks.observed)
         axes[-1].set_xlabel(r"step size $\eta$")
         colours = figure.colorbar(bar, ax=axes[0], shrink=0.9, aspect=30, pad=0.012)
+        style.label_logarithmic(colours, bar.norm.vmin, bar.norm.vmax)
         colours.set_label("share of the observations in a bin")
         figure.legend(handles=periods, loc="outside lower center", ncols=min(len(periods), 5), handlelength=1.2)
     return figure
 
 
-def _can_be_drawn(diagram: OrbitDiagram) -> bool:
+def _can_be_drawn(diagram: OrbitDiagram | Density) -> bool:
     sizes = diagram.step_sizes
     return diagram.counts is not None and len(sizes) > 1 and bool((np.diff(sizes) > 0).all())
 
@@ -111,14 +123,14 @@ def _columns(step_sizes: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     return np.searchsorted(middles, places), (left, right)
 
 
-def _draw_density(axes: Axes, diagram: OrbitDiagram) -> ScalarMappable:
+def _draw_density(axes: Axes, diagram: OrbitDiagram | Density) -> ScalarMappable:
     """An image of colours; bins that no orbit visits stay white."""
     rows, (left, right) = _columns(diagram.step_sizes)
     counts = _pooled(diagram.counts)[rows]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     positive = share[share > 0]
-    low = max(float(np.quantile(positive, 0.02)) / 3, 1e-5) if positive.size else 1e-3
-    norm = LogNorm(low, max(0.5, 10 * low), clip=True)
+    low = np.clip(float(np.quantile(positive, 0.02)) / 3, 1e-5, _HALF / 10) if positive.size else 1e-3
+    norm = LogNorm(low, _HALF, clip=True)
     picture = (255 * _DENSITY(norm(np.maximum(share, low)))[..., :3] + 0.5).astype(np.uint8)
     picture[share == 0] = 255
     bottom, top = float(diagram.edges[0]), float(diagram.edges[-1])
@@ -181,7 +193,7 @@ def _name(axes: Axes, step_size: float, text: str, side: str) -> None:
     )  # fmt: skip
 
 
-def _draw_zoom(axes: Axes, diagram: OrbitDiagram, zoom: OrbitDiagram, marks: Marks) -> None:
+def _draw_zoom(axes: Axes, diagram: OrbitDiagram, zoom: Density, marks: Marks) -> None:
     """The part in an inset of its own, and its window in the whole; nothing where there is no room for it."""
     rows, _ = _columns(diagram.step_sizes)
     visited = diagram.counts[rows] > 0

@@ -74,7 +74,8 @@ def draw_cycle(found: Branches) -> Figure:
             left.plot(np.full(len(cycle), found.step_size), cycle, "x", zorder=5, **spot)
         if not found.tracks:
             for axes in (left, right):
-                axes.text(0.5, 0.5, "no cycle was found", transform=axes.transAxes, ha="center", color="#777777")
+                said = axes.text(0.5, 0.5, "no cycle was found", transform=axes.transAxes, ha="center", color="#777777")
+                said.set_bbox({"facecolor": "white", "edgecolor": "none"})
         right.axhline(1, color="#777777", linewidth=0.8, zorder=0)
         right.set_ylim(0, min(_HIGHEST, 1.05 * max([1.2, *(float(track.radius.max()) for track in found.tracks)])))
         left.set_ylabel(rf"parameter $x_{{{found.coordinate}}}$ along the cycle")

@@ -81,11 +81,11 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
     if seen.size:
         bottom, top = max(seen.min(), -1.2), max(seen.max(), 0.1)
         axes.set_ylim(min(bottom, -0.1) - 0.05 * (top - bottom), top + 0.45 * (top - bottom))
-    axes.set_ylabel(r"Lyapunov exponent $\lambda$ per update")
+    axes.set_ylabel(r"exponent $\lambda$ per update")
     axes.legend(
         fontsize=7, loc="upper left", ncols=2, handlelength=2.2, columnspacing=1.0, frameon=True, edgecolor="none"
     )
-    axes.set_title("(a) largest exponent of bounded orbits")
+    axes.set_title("(a) largest Lyapunov exponent of bounded orbits")
 
 
 def _column(values: np.ndarray | None) -> np.ndarray | None:
@@ -110,6 +110,7 @@ def _draw_shares(axes: Axes, found: Exponents) -> None:
     axes.legend(
         fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.26), ncols=6, handlelength=1.4, columnspacing=1.0
     )
+    axes.text(-0.02, 1.13, "(b)", transform=axes.transAxes, fontsize=10, ha="right", va="center")
 
 
 def _mark_critical(axes: Axes, found: Exponents, *, label: bool = False) -> None:
@@ -135,4 +136,5 @@ def _draw_field(figure: Figure, axes: Axes, found: Exponents) -> None:
     axes.set_ylabel(f"${found.axes[1][0]}_{{{found.axes[1][1:]}}}$")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, extend="both")
     bar.set_label("exponent over these updates only")
-    axes.set_title(rf"(b) the first {found.map_steps} updates, $\eta = {found.map_step_size:g}$")
+    leaves = " (grey: leaves)" if np.isnan(found.field).any() else ""
+    axes.set_title(rf"(c) the first {found.map_steps} updates, $\eta = {found.map_step_size:g}$" + leaves)

@@ -62,6 +62,7 @@ def draw_multipliers(plane: StabilityPlane, found: MultiplierMap) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         handles = _draw_plane(figure, left, plane, found)
         handles += _draw_circle(right, found)
+        style.letter((left, right))
         figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.0)
     return figure
 
@@ -158,6 +159,8 @@ def draw_edge(found: StabilityEdge) -> Figure:
         bottom.set(xlabel="updates", ylabel=rf"$\lambda_{{\max}}({symbol})$")
         bottom.legend(loc="best")
         bottom.set_xlim(found.steps[0], found.steps[-1])
+        bottom.set_title("curvature that it sees")
+        style.letter((top, bottom))
     return figure
 
 

@@ -31,6 +31,10 @@ class Product:
     scale: float
     """The number c."""
 
+    def reduced(self, step_size):
+        r"""$K = k a = 2 c a \eta$, the number that decides what descent with this step size does."""
+        return 2 * self.scale * self.target * step_size
+
 
 @dataclasses.dataclass(frozen=True)
 class Known:

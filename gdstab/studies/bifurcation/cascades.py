@@ -1,32 +1,39 @@
-"""What is known exactly of the orbits of `gdstab bifurcation`, and what is drawn beside them."""
+"""What is known exactly of the orbits of `gdstab bifurcation`, and the period doublings that are found there."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import bifurcation, figures
+from gdstab import bifurcation, figures, theory
+from gdstab._types import LossFn
 from gdstab.orbits import find_cycle
-from gdstab.studies import options as opt
-from gdstab.studies.options import Bifurcation
+from gdstab.studies import building
+from gdstab.studies.bifurcation import Bifurcation
+from gdstab.studies.hyperbola import under_descent
+from gdstab.studies.options import parse_range
 from gdstab.theory import symmetric_line
+from gdstab.updates import UpdateRule
 
 _MOST_ATTRACTORS, _APART = 8, 0.01  # looked at for cascades of their own; further apart than this share of their reach
+_ZOOMED = 400  # step sizes and bins of the closer look
 
 
-def on_symmetric_line(options: Bifurcation) -> bool:
-    """Whether it is descent on the line x = y of c (a - xy)^2, a > 0, of which much is known exactly."""
-    loss = options.loss
-    line = isinstance(loss, opt.Scalar) and loss.depth == 2 and loss.target > 0 and options.line == "diagonal"
-    return line and options.rule == "descent" and options.weight_decay == 0
-
-
-def exact(options: Bifurcation) -> dict | None:
-    """What `theory.symmetric_line` says, in step sizes; None where nothing is known."""
-    if not on_symmetric_line(options):
+def on_symmetric_line(options: Bifurcation, loss: LossFn | None = None) -> theory.Product | None:
+    """The numbers of the loss where it is descent on the line x = y of c (a - xy)^2, a > 0; much of it is known."""
+    if options.line != "diagonal":
         return None
-    per_step = 2 * options.loss.scale * options.loss.target
+    return under_descent(options, building.build_loss(options.loss)[0] if loss is None else loss)
+
+
+def exact(options: Bifurcation, loss: LossFn | None = None) -> dict | None:
+    """What `theory.symmetric_line` says, in step sizes; None where nothing is known."""
+    product = on_symmetric_line(options, loss)
+    if product is None:
+        return None
+    per_step = product.reduced(1.0)
     return {
         "doublings": [symmetric_line.PERIOD_TWO / per_step, symmetric_line.PERIOD_FOUR / per_step],
         "accumulation": symmetric_line.ACCUMULATION / per_step,
@@ -35,13 +42,14 @@ def exact(options: Bifurcation) -> dict | None:
     }
 
 
-def closed_forms(options: Bifurcation) -> list[figures.ClosedForm]:
+def closed_forms(options: Bifurcation, loss: LossFn | None = None) -> list[figures.ClosedForm]:
     """Fixed point and orbit of period 2 of the symmetric line, as they are observed."""
-    if not on_symmetric_line(options) or options.observe == "loss":
+    product = on_symmetric_line(options, loss)
+    if product is None or options.observe == "loss":
         return []
-    target, per_step = options.loss.target, 2 * options.loss.scale * options.loss.target
-    factor = math.sqrt(target) * (1 if options.observe == "first" else math.sqrt(2))
-    ends = opt.parse_range(options.step_sizes)
+    per_step = product.reduced(1.0)
+    factor = math.sqrt(product.target) * (1 if options.observe == "first" else math.sqrt(2))
+    ends = parse_range(options.step_sizes)
     k = per_step * np.linspace(ends[0], ends[-1], 801)
     fixed = np.full((k.size, 1), factor)
     stable = np.abs(symmetric_line.fixed_point_multipliers(k)[0]) < 1
@@ -52,6 +60,27 @@ def closed_forms(options: Bifurcation) -> list[figures.ClosedForm]:
         stable = np.abs(symmetric_line.period_two_multipliers(k)[0]) < 1
         curves.append(figures.ClosedForm("period 2", k / per_step, orbit, stable))
     return curves
+
+
+def climb(
+    rule: UpdateRule, loss: LossFn, diagram: bifurcation.OrbitDiagram, options: Bifurcation
+) -> tuple[bifurcation.Cascade | None, str]:
+    """The period doublings of the cycle that most orbits have at the smallest step size where they have any.
+
+    With the reason why there are no more, or none.
+    """
+    rows = np.flatnonzero(diagram.common_period > 0)
+    if not options.doublings or not rows.size:
+        return None, "no orbit was found to settle on a cycle" if options.doublings else "not asked for"
+    row = rows[0]
+    lane = int(np.argmax(diagram.period[row] == diagram.common_period[row]))
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf[row, lane]), diagram.state)
+    low, high = float(diagram.step_sizes[row]), float(diagram.step_sizes[-1])
+    try:
+        cascade = bifurcation.doublings(rule, loss, state, low, high, options.doublings, max_period=options.max_period)
+    except ValueError as error:
+        return None, str(error)
+    return cascade, cascade.ended
 
 
 def others(rule, loss, diagram, first: bifurcation.Cascade | None, options: Bifurcation) -> list[bifurcation.Cascade]:
@@ -98,24 +127,22 @@ def _differs(one: bifurcation.Cascade, other: bifurcation.Cascade) -> bool:
     return not (one.flips and math.isclose(one.flips[0].step_size, other.flips[0].step_size, rel_tol=1e-6))
 
 
-def marks(options: Bifurcation, summary: dict) -> figures.Marks:
-    """What is drawn beside the orbits."""
-    plane = isinstance(options.loss, opt.Scalar) and options.loss.depth == 2
-    labels = {"first": r"$\theta_0$", "norm": r"$\|\theta\|$", "loss": r"$L(\theta)$"}
-    labels["diagonal"] = r"$(x + y)/\sqrt{2}$" if plane else r"$\sum_i \theta_i / \sqrt{n}$"
-    known = plane and options.loss.target > 0
-    return figures.Marks(
-        observed=labels[options.observe],
-        doublings=sorted(
-            zip(
-                summary["doublings"] + [step for other in summary["others"] for step in other["doublings"]],
-                summary["periods"] + [period for other in summary["others"] for period in other["periods"]],
-                strict=True,
-            )
-        ),
-        accumulation=summary["accumulation"],
-        last_bounded=summary["last_bounded"],
-        curves=closed_forms(options),
-        per_step=2 * options.loss.scale * options.loss.target if known else None,
-        number=r"$k = 2 c \eta$" if known and options.loss.target == 1 else r"$2 c a \eta$",
-    )
+def zoom(
+    look: Callable, diagram: bifurcation.OrbitDiagram, cascade: bifurcation.Cascade | None, starts: np.ndarray
+) -> bifurcation.OrbitDiagram | None:
+    """The cascade from its third doubling on, around the uppermost of the points that double there.
+
+    None where there are fewer than three doublings, or the diagram does not see the cycle before the third.
+    """
+    if cascade is None or len(cascade.flips) < 3:
+        return None
+    flip, end = cascade.flips[2], cascade.accumulation
+    rows = np.flatnonzero((diagram.step_sizes < flip.step_size) & (diagram.common_period == flip.period))
+    if not (rows.size and end > flip.step_size):
+        return None
+    places = np.flatnonzero(diagram.counts[rows[-1]] > diagram.counts[rows[-1]].sum() / (4 * flip.period))
+    upper = places[np.diff(places).argmax() + 1 :] if places.size > 1 else places
+    low, high = diagram.edges[upper[0]], diagram.edges[upper[-1] + 1]
+    width, height = end - flip.step_size, high - low
+    step_sizes = np.linspace(flip.step_size - 0.4 * width, end + 0.9 * width, _ZOOMED).astype(diagram.step_sizes.dtype)
+    return look(step_sizes, starts, bins=_ZOOMED, value_range=(low - 0.5 * height, high + 0.5 * height))

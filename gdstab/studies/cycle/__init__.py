@@ -39,7 +39,8 @@ class Cycle(Update, LossOptions, RunOptions, SeedOptions):
     max_steps: int = 20_000
     """updates at the most, to find a cycle"""
     grad_tol: float | None = None
-    """a fixed point is reached when the norm of the gradient is at most this; by default sqrt(eps)"""
+    """an orbit rests when the norm of the gradient is at most this; by default sqrt(eps) times what it is at the
+    starts, to a power of ten"""
     escape_radius: float = 1e3
     """diverged when the norm of the parameters exceeds this"""
     out: Path = Path("runs/cycle")

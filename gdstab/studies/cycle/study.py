@@ -1,6 +1,5 @@
 """On which cycles orbits end at one step size, with what share of the starts, and their branches over the step size."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,27 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import bifurcation, ensembles, estimators, figures, orbits, records, sampling
+from gdstab import bifurcation, ensembles, estimators, orbits, sampling, theory
 from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
-from gdstab.studies import options as opt
-from gdstab.studies.memory import check_memory
-from gdstab.studies.options import Cycle, describe
-from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.studies.cycle import Cycle
+from gdstab.studies.hyperbola import under_descent
+from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.work import Needs, Work
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule
 
 _SAME = 1e-3  # relative distance at which an orbit has ended on a cycle that is known
 
 
-class Study(NamedTuple):
-    """A complete run on disk."""
+class Setting(NamedTuple):
+    """What the options stand for."""
 
-    record: records.Record
-    fresh: bool  # made just now, not read back
+    rule: UpdateRule
+    loss: LossFn
+    dim: int
+    needs: Needs
 
 
 class Attractor(NamedTuple):
@@ -47,47 +48,33 @@ class Search(NamedTuple):
     lane_steps: int
 
 
-def run(options: Cycle, *, progress: Callable | None = None) -> Study:
-    """Run the study, or read it back where a complete run of the same configuration is there.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     study = run(Cycle(starts=64, follow=1, doublings=0, out=Path(folder)))
-    >>> cycle = study.record.summary["cycles"][0]
-    >>> cycle["period"], round(cycle["radius"], 6), np.round(study.record.summary["doublings"], 6).tolist()
-    (2, 0.8, [0.5, 0.618034])
-    """
+def prepare(options: Cycle) -> Setting:
+    """Build and check everything."""
     dtype = building.check_precision(options.precision)
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     check_options(options, dim, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    check_memory(starts=2 * options.starts * dim * dtype.itemsize)
-    record = records.begin(
-        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
-    )
-    if record.complete:
-        return Study(record, fresh=False)
-    enter(progress, "orbits and their cycles")
-    search = find(rule, loss, starting_points(options, dim, dtype), options)
-    enter(progress, "branches")
+    return Setting(rule, loss, dim, Needs({"starts": 2 * options.starts * dim * dtype.itemsize}))
+
+
+def phases(_: Cycle) -> dict[str, Phase]:
+    """What a run goes through."""
+    return {"orbits and their cycles": Phase(2), "branches": Phase(4), SAVING: Phase(2)}
+
+
+def measure(options: Cycle, setting: Setting, work: Work):
+    """Find the cycles, follow their branches."""
+    rule, loss, dim = setting[:3]
+    work.enter("orbits and their cycles")
+    search = find(rule, loss, starting_points(options, dim, np.dtype(f"float{options.precision}")), options)
+    work.enter("branches")
     low, high = limits(options)
     followed = bifurcation.explore(
         rule, loss, [found.cycle for found in search.attractors[: options.follow]], low, high,
         doublings=options.doublings, max_branches=options.branches, largest_step=options.largest_step,
     ) if search.attractors else []  # fmt: skip
-    summary = summarise(options, rule, loss, search, followed)
-    enter(progress, SAVING)
-    record.write_dataset(_dataset(followed, dim).assign_attrs(provenance=summary["provenance"]))
-    figures.save(figures.draw_cycle(_picture(options, rule, search, followed)), record, note=describe(options))
-    return Study(record.finish(summary), fresh=True)
-
-
-PHASES = {"orbits and their cycles": Phase(2), "branches": Phase(4), SAVING: Phase(2)}
-"""What a run goes through."""
+    return columns_of(followed, dim), summarise(options, setting, search, followed)
 
 
 def check_options(options: Cycle, dim: int, dtype) -> None:
@@ -175,10 +162,10 @@ def _small_gradient(loss: LossFn, points: np.ndarray) -> float:
     return float(eps) ** 0.5 * magnitude(np.median(slopes) if slopes.size else 0.0)
 
 
-def summarise(options: Cycle, rule: UpdateRule, loss: LossFn, search: Search, followed: list) -> dict:
+def summarise(options: Cycle, setting: Setting, search: Search, followed: list) -> dict:
     """What `summary.json` holds."""
     starts = sum(search.counts.values())
-    branches = [_branch(rule, loss, one.branch) for one in followed]
+    branches = [_branch(setting.rule, setting.loss, one.branch) for one in followed]
     flips = np.sort([point["step_size"] for branch in branches for point in branch["bifurcations"]
                      if point["kind"] == "flip"])  # fmt: skip
     different = flips[np.diff(flips, prepend=-1.0) > 1e-9 * flips]  # mirror images double at the same step size
@@ -191,22 +178,18 @@ def summarise(options: Cycle, rule: UpdateRule, loss: LossFn, search: Search, fo
         "unassigned": search.unassigned,
         "range": list(limits(options)),
         "branches": branches,
-        "doublings": [float(value) for value in different],
-        "theory": theory(options, search),
+        "doublings": different,
+        "theory": exact(options, under_descent(options, setting.loss), search),
         "lane_steps": search.lane_steps,
-        "provenance": records.provenance(f"float{options.precision}", seed=options.seed),
     }
 
 
-def theory(options: Cycle, search: Search) -> dict | None:
+def exact(options: Cycle, product: theory.Product | None, search: Search) -> dict | None:
     """For descent on a product of two scalars: the doublings and the orbit of period 2 of the symmetric line."""
-    loss = options.loss
-    scalar = isinstance(loss, opt.Scalar) and loss.depth == 2 and loss.target > 0
-    if not scalar or options.rule != "descent" or options.weight_decay:
+    if product is None:
         return None
-    unit = 2 * loss.scale * loss.target  # k a per unit of step size
-    reduced = unit * options.step_size
-    exact = {
+    reduced, unit = product.reduced(options.step_size), product.reduced(1.0)
+    known = {
         "doublings": [symmetric_line.PERIOD_TWO / unit, symmetric_line.PERIOD_FOUR / unit],
         "accumulation": symmetric_line.ACCUMULATION / unit,
         "last_bounded": symmetric_line.LAST_BOUNDED / unit,
@@ -214,30 +197,29 @@ def theory(options: Cycle, search: Search) -> dict | None:
         "period_two_error": None,
     }
     if reduced > 1:
-        along, across = symmetric_line.period_two_multipliers(reduced)
-        exact["period_two_multipliers"] = [along, across]
+        pair = symmetric_line.period_two_multipliers(reduced)
+        known["period_two_multipliers"] = pair
         errors = [
-            float(np.abs(np.sort(found.cycle.multipliers.real) - np.sort([along, across])).max())
+            np.abs(np.sort(found.cycle.multipliers.real) - np.sort(pair)).max()
             for found in search.attractors if found.cycle.period == 2
         ]  # fmt: skip
-        exact["period_two_error"] = min(errors, default=None)
-    return exact
+        known["period_two_error"] = min(errors, default=None)
+    return known
 
 
 def _cycle(found: Attractor, starts: int) -> dict:
     cycle = found.cycle
-    low, high = estimators.wilson_interval(found.lanes, starts)
     return {
         "period": cycle.period,
         "theta": np.asarray(cycle.theta, float).tolist(),
         "multipliers": _complex(cycle.multipliers),
         "neutral": int(cycle.neutral),
-        "radius": float(cycle.radius),
-        "stable": bool(cycle.stable),
-        "residual": float(cycle.residual),
+        "radius": cycle.radius,
+        "stable": cycle.stable,
+        "residual": cycle.residual,
         "lanes": found.lanes,
         "share": found.lanes / starts,
-        "interval": [float(low), float(high)],
+        "interval": estimators.wilson_interval(found.lanes, starts),
     }
 
 
@@ -246,10 +228,10 @@ def _branch(rule: UpdateRule, loss: LossFn, branch: bifurcation.Branch) -> dict:
         "period": branch.period,
         "neutral": branch.neutral,
         "points": len(branch.step_sizes),
-        "from": float(branch.step_sizes.min()),
-        "to": float(branch.step_sizes.max()),
+        "from": branch.step_sizes.min(),
+        "to": branch.step_sizes.max(),
         "ends": list(branch.ends),
-        "share_stable": float(branch.stable.mean()),
+        "share_stable": branch.stable.mean(),
         "bifurcations": [_point(rule, loss, point) for point in branch.bifurcations],
     }
 
@@ -266,10 +248,10 @@ def _point(rule: UpdateRule, loss: LossFn, point: bifurcation.Bifurcation) -> di
     if point.kind is bifurcation.Kind.FLIP:
         form = bifurcation.flip_form(rule, loss, point.state, point.step_size, point.period)
         found |= {
-            "coefficient": float(form.coefficient),
-            "supercritical": bool(form.supercritical),
-            "amplitude_slope": float(form.amplitude_slope),
-            "drift": float(jnp.linalg.norm(form.drift)),
+            "coefficient": form.coefficient,
+            "supercritical": form.supercritical,
+            "amplitude_slope": form.amplitude_slope,
+            "drift": jnp.linalg.norm(form.drift),
         }
     return found
 
@@ -279,7 +261,7 @@ def _complex(values) -> list[list[float]]:
     return [[float(value.real), float(value.imag)] for value in np.asarray(values)]
 
 
-def _dataset(followed: list, dim: int) -> xr.Dataset:
+def columns_of(followed: list, dim: int) -> xr.Dataset:
     """One row for every point of every cycle of every branch."""
     rows = {name: [] for name in ("branch", "point", "phase", "period", "step_size", "stable", "radius")}
     theta = [np.zeros((0, dim))]
@@ -302,26 +284,3 @@ def radii(branch: bifurcation.Branch) -> np.ndarray:
     """The largest modulus of the multipliers at every point of a branch, the neutral ones left out."""
     order = np.argsort(np.abs(branch.multipliers - 1), axis=1)[:, branch.neutral :]
     return np.abs(np.take_along_axis(branch.multipliers, order, axis=1)).max(axis=1, initial=0.0)
-
-
-def _picture(options: Cycle, rule: UpdateRule, search: Search, followed: list) -> figures.Branches:
-    at = options.coordinate
-    tracks = []
-    for branch, theta in followed:
-        marks = [_mark(rule, branch, theta, point, at) for point in branch.bifurcations]
-        tracks.append(
-            figures.Track(branch.period, branch.step_sizes, theta[..., at], branch.stable, radii(branch), marks)
-        )
-    cycles = [np.asarray(found.cycle.theta)[:, at] for found in search.attractors if not int(found.cycle.neutral)]
-    return figures.Branches(options.step_size, cycles, tracks, at, limits(options))
-
-
-def _mark(rule: UpdateRule, branch: bifurcation.Branch, theta, point: bifurcation.Bifurcation, at: int):
-    """A bifurcation point at every point of its cycle; of a birth, whose cycle is another, at the one that is known."""
-    if point.birth:
-        values = np.asarray(rule.theta(point.state))[at : at + 1]
-    else:
-        same = np.flatnonzero(branch.step_sizes == point.step_size)
-        here = np.linalg.norm(theta[same, -1] - np.asarray(rule.theta(point.state)), axis=-1)
-        values = theta[same[here.argmin()], :, at]
-    return figures.BranchMark(point.kind.value, point.step_size, values, float(np.abs(point.multipliers).max()))

@@ -13,22 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import curvature, ensembles, figures, orbits, records, sampling, stability, updates
+from gdstab import curvature, ensembles, orbits, sampling, stability, theory, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
+from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
-from gdstab.studies import options as opt
-from gdstab.studies.memory import check_memory
-from gdstab.studies.multipliers import stability_diagram
-from gdstab.studies.phases import SAVING, Phase, enter
+from gdstab.studies.multipliers import Multipliers, stability_diagram
+from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.work import Needs, Work
 from gdstab.theory import optimisers
 
 
-class Study(NamedTuple):
-    """A complete run on disk."""
+class Setting(NamedTuple):
+    """What the options stand for."""
 
-    record: records.Record
-    fresh: bool  # made just now, not read back
+    loss: LossFn
+    start: np.ndarray  # [dim], of the orbit
+    stopping: StoppingRule
+    needs: Needs
 
 
 class Orbit(NamedTuple):
@@ -51,19 +53,8 @@ class Minimum(NamedTuple):
     curvature: float  # the largest that the rule sees
 
 
-def run(options: opt.Multipliers, *, progress=None) -> Study:
-    """Run the study, or read it back where a complete run of the same configuration is there.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     asked = opt.Multipliers(resolution=(12, 4), num_steps=100, max_steps=5000, out=Path(folder))
-    ...     study = run(asked)
-    >>> round(study.record.summary["threshold"]["numerical"], 9)  # 2 (1 + beta) / 4
-    0.95
-    """
+def prepare(options: Multipliers) -> Setting:
+    """Build and check everything."""
     dtype = building.check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     stopping = building.build_stopping(options)
@@ -74,53 +65,43 @@ def run(options: opt.Multipliers, *, progress=None) -> Study:
     start = _start(options, dim, dtype)
     _check_point(options, loss, dtype)
     orbit = options.num_steps * dim * dtype.itemsize * (2 if options.rule in optimisers.ADAPTIVE else 1)
-    check_memory(num_steps=orbit, resolution=total_lanes(options) * (2 * dim + 1) * dtype.itemsize)
-    record = records.begin(
-        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
-    )
-    if record.complete:
-        return Study(record, fresh=False)
-    enter(progress, "orbit")
-    orbit = follow(options, loss, start)
-    enter(progress, "minimum")
-    minimum = find_minimum(options, loss, orbit)
-    enter(progress, "plane of step size and momentum")
-    diagram = stability_diagram.diagram(
-        options, loss, minimum.theta, minimum.nu, minimum.curvature, stopping, progress=progress
-    )
-    enter(progress, "thresholds")
-    summary, matrix = summarise(options, loss, minimum, orbit)
-    summary["diagram"] = stability_diagram.compare(diagram)
-    summary["provenance"] = records.provenance(dtype, seed=options.seed)
-    enter(progress, SAVING)
-    values = np.array([complex(*pair) for pair in summary["multipliers"]])
-    record.write_dataset(_dataset(diagram, orbit, values).assign_attrs(provenance=summary["provenance"]))
-    here = figures.MultiplierMap(
-        options.rule, options.step_size, options.beta, values, stability.numerical_range(matrix)
-    )
-    figures.save(
-        figures.draw_multipliers(figures.StabilityPlane(*diagram[:5]), here), record, note=opt.describe(options)
-    )
-    edge = figures.StabilityEdge(
-        options.rule, options.step_size, orbit.steps, orbit.loss, orbit.curvature, critical_curvature(options)
-    )
-    figures.save(figures.draw_edge(edge), record, "orbit", note=opt.describe(options))
-    return Study(record.finish(summary), fresh=True)
+    lanes = total_lanes(options)
+    memory = {"num_steps": orbit, "resolution": lanes * (2 * dim + 1) * dtype.itemsize}
+    return Setting(loss, start, stopping, Needs(memory, orbit // options.every + 5 * lanes))
 
 
-def phases(options: opt.Multipliers) -> dict[str, Phase]:
+def phases(options: Multipliers) -> dict[str, Phase]:
     """What a run goes through."""
     names = ("orbit", "minimum", "plane of step size and momentum", "thresholds", SAVING)
     return {**dict.fromkeys(names, Phase(2)), names[2]: Phase(4, total_lanes(options))}
 
 
-def total_lanes(options: opt.Multipliers) -> int:
+def measure(options: Multipliers, setting: Setting, work: Work):
+    """One orbit; a minimum, with its multipliers; the plane of step size and momentum there; thresholds."""
+    loss = setting.loss
+    work.enter("orbit")
+    orbit = follow(options, loss, setting.start)
+    work.enter("minimum")
+    minimum = find_minimum(options, loss, orbit)
+    work.enter("plane of step size and momentum")
+    diagram = stability_diagram.diagram(
+        options, loss, minimum.theta, minimum.nu, minimum.curvature, setting.stopping, progress=work.progress
+    )
+    work.enter("thresholds")
+    args = minimum.rule, loss, minimum.state, options.step_size
+    values, matrix = (np.asarray(eqx.filter_jit(study)(*args)) for study in (stability.multipliers, stability.jacobian))
+    summary = summarise(options, loss, minimum, orbit, values, matrix)
+    summary["diagram"] = stability_diagram.compare(diagram)
+    return dataset_of(diagram, orbit, values, stability.numerical_range(matrix)), summary
+
+
+def total_lanes(options: Multipliers) -> int:
     """How many orbits the engine runs."""
     steps, betas = check_resolution(options.resolution, 2)
     return steps * (betas if options.rule in optimisers.MOMENTUM else 1)
 
 
-def follow(options: opt.Multipliers, loss: LossFn, start: np.ndarray) -> Orbit:
+def follow(options: Multipliers, loss: LossFn, start: np.ndarray) -> Orbit:
     """The orbit from `start`, with the curvature that the rule sees along it: that of its preconditioned Hessian."""
     rule, eta = building.build_rule(options), jnp.asarray(options.step_size, start.dtype)
     adaptive = options.rule in optimisers.ADAPTIVE
@@ -143,7 +124,7 @@ def follow(options: opt.Multipliers, loss: LossFn, start: np.ndarray) -> Orbit:
     return Orbit(steps, theta, nu, np.asarray(ensembles.map_points(loss, theta)), np.asarray(curvature))
 
 
-def find_minimum(options: opt.Multipliers, loss: LossFn, orbit: Orbit) -> Minimum:
+def find_minimum(options: Multipliers, loss: LossFn, orbit: Orbit) -> Minimum:
     """The fixed point of the whole map near the point asked for.
 
     Raises
@@ -151,7 +132,7 @@ def find_minimum(options: opt.Multipliers, loss: LossFn, orbit: Orbit) -> Minimu
     ValueError
         If there is none, the map has no derivative there, or the point is no minimum.
     """
-    guess = jnp.asarray(_guess(options, orbit), orbit.theta.dtype)
+    guess = jnp.asarray(_guess(options, loss, orbit), orbit.theta.dtype)
     plain = updates.gradient_descent()
     theta = stability.fixed_point(plain, loss, guess, options.step_size).theta
     rule, nu = building.build_rule(options), None
@@ -173,46 +154,44 @@ def find_minimum(options: opt.Multipliers, loss: LossFn, orbit: Orbit) -> Minimu
     return Minimum(rule, state, np.asarray(theta), nu, seen)
 
 
-def summarise(options: opt.Multipliers, loss: LossFn, minimum: Minimum, orbit: Orbit) -> tuple[dict, np.ndarray]:
-    """What `summary.json` holds of the minimum and the orbit; and the Jacobian of the whole map at the minimum."""
-    args = minimum.rule, loss, minimum.state, options.step_size
-    values, matrix = (np.asarray(eqx.filter_jit(study)(*args)) for study in (stability.multipliers, stability.jacobian))
+def summarise(
+    options: Multipliers, loss: LossFn, minimum: Minimum, orbit: Orbit, values: np.ndarray, matrix: np.ndarray
+) -> dict:
+    """What `summary.json` holds of the minimum, its multipliers and the Jacobian of the whole map; and of the orbit."""
     growth = stability.transient_growth(matrix, entries=minimum.theta.size)
     radius = float(np.abs(values).max())
     inside = radius <= 1 + np.sqrt(np.finfo(minimum.theta.dtype).eps)
-    half = orbit.curvature[len(orbit.curvature) // 2 :]
+    half = np.median(orbit.curvature[len(orbit.curvature) // 2 :])
     limit = critical_curvature(options)
-    summary = {
+    return {
         "rule": options.rule,
-        "point": minimum.theta.tolist(),
-        "loss": float(loss(jnp.asarray(minimum.theta))),
-        "nu": None if minimum.nu is None else minimum.nu.tolist(),
+        "point": minimum.theta,
+        "loss": loss(jnp.asarray(minimum.theta)),
+        "nu": minimum.nu,
         "curvature": minimum.curvature,
-        "multipliers": [[float(value.real), float(value.imag)] for value in values],
+        "multipliers": _parts(values),
         "spectral_radius": radius,
         "threshold": _thresholds(options, loss, minimum),
         "growth": {
-            "peak": _number(growth.peak) if inside else None, "power": growth.power, "complete": growth.complete,
+            "peak": growth.peak if inside else None, "power": growth.power, "complete": growth.complete,
             "kreiss_bound": stability.kreiss_bound(matrix) if inside else None,
             "numerical_radius": stability.numerical_radius(matrix),
         },
         "manifold": along_the_minima(options, loss, minimum),
         "orbit": {
-            "limit": limit, "last_loss": _number(orbit.loss[-1]), "last": _number(orbit.curvature[-1]),
-            "median_of_second_half": _number(np.median(half)), "largest": _number(orbit.curvature.max()),
-            "median_to_limit": _number(np.median(half) / limit),
+            "limit": limit, "last_loss": orbit.loss[-1], "last": orbit.curvature[-1], "median_of_second_half": half,
+            "largest": orbit.curvature.max(), "median_to_limit": half / limit,
         },
     }  # fmt: skip
-    return summary, matrix
 
 
-def critical_curvature(options: opt.Multipliers) -> float:
+def critical_curvature(options: Multipliers) -> float:
     """The curvature above which a minimum is unstable at the step size asked for."""
     numbers = {"beta": options.beta, **stability_diagram.shift(options)}
     return float(optimisers.critical_curvature(options.rule, options.step_size, **numbers))
 
 
-def _thresholds(options: opt.Multipliers, loss: LossFn, minimum: Minimum) -> dict:
+def _thresholds(options: Multipliers, loss: LossFn, minimum: Minimum) -> dict:
     """In closed form from the curvature, and found by bisection on the multipliers of the whole map."""
     exact = float(optimisers.threshold(
         options.rule, minimum.curvature, beta=options.beta, **stability_diagram.shift(options)
@@ -226,30 +205,30 @@ def _thresholds(options: opt.Multipliers, loss: LossFn, minimum: Minimum) -> dic
     }  # fmt: skip
 
 
-def along_the_minima(options: opt.Multipliers, loss: LossFn, minimum: Minimum, num: int = 9) -> list[dict] | None:
+def along_the_minima(options: Multipliers, loss: LossFn, minimum: Minimum, num: int = 9) -> list[dict] | None:
     """Thresholds of minima (x, a/x) of the product of two scalars, numerical and from 2c (x^2 + y^2) where P is one.
 
     None for other losses and with weight decay, under which these are no fixed points.
     """
-    target = getattr(options.loss, "target", 0)
-    if not (isinstance(options.loss, opt.Scalar) and options.loss.depth == 2 and target > 0) or options.weight_decay:
+    product = theory.known(loss).hyperbola
+    if product is None or options.weight_decay:
         return None
     rows = []
-    for x in np.sqrt(target) * np.geomspace(1, 4, num):
-        theta = np.array([x, target / x], minimum.theta.dtype)
+    for x in np.sqrt(product.target) * np.geomspace(1, 4, num):
+        theta = np.array([x, product.target / x], minimum.theta.dtype)
         scale = _preconditioner(options, theta, minimum.nu)
         # The Hessian is 2c v v^T with v = (y, x), so the preconditioned one has the eigenvalue 2c (y^2/p1 + x^2/p2).
-        curvature = 2 * options.loss.scale * float(np.sum(theta[::-1].astype(float) ** 2 / scale))
+        curvature = 2 * product.scale * float(np.sum(theta[::-1].astype(float) ** 2 / scale))
         exact = float(optimisers.threshold(options.rule, curvature, beta=options.beta))
         found = stability.threshold_of(minimum.rule, loss, jnp.asarray(theta), exact / 20, exact * 2).step_size
         rows.append({
-            "x": float(x), "curvature": curvature, "closed_form": exact, "numerical": found,
+            "x": x, "curvature": curvature, "closed_form": exact, "numerical": found,
             "relative_difference": abs(found / exact - 1),
         })  # fmt: skip
     return rows
 
 
-def _check(options: opt.Multipliers, dtype) -> None:
+def _check(options: Multipliers, dtype) -> None:
     if options.rule not in optimisers.KNOWN:
         raise ValueError(
             f"--rule {options.rule} jumps at every critical point, so it has no multipliers there; choose one of "
@@ -272,7 +251,7 @@ def _check(options: opt.Multipliers, dtype) -> None:
         raise ValueError(f"--resolution takes at least 2 step sizes and 2 momenta, but got {options.resolution}")
 
 
-def _start(options: opt.Multipliers, dim: int, dtype) -> np.ndarray:
+def _start(options: Multipliers, dim: int, dtype) -> np.ndarray:
     for name in ("start", "point"):
         given = getattr(options, name)
         if given and len(given) != dim:
@@ -282,7 +261,7 @@ def _start(options: opt.Multipliers, dim: int, dtype) -> np.ndarray:
     return np.asarray(sampling.gaussian(jax.random.key(options.seed), 1, dim, options.spread, dtype=dtype))[0]
 
 
-def _check_point(options: opt.Multipliers, loss: LossFn, dtype) -> None:
+def _check_point(options: Multipliers, loss: LossFn, dtype) -> None:
     """Refuse a point beside a saddle: no step size is stable there, whatever the rule."""
     if not options.point:
         return
@@ -296,36 +275,36 @@ def _check_point(options: opt.Multipliers, loss: LossFn, dtype) -> None:
         )
 
 
-def _guess(options: opt.Multipliers, orbit: Orbit) -> np.ndarray:
+def _guess(options: Multipliers, loss: LossFn, orbit: Orbit) -> np.ndarray:
     """Where a critical point is sought."""
-    loss = options.loss
     if options.point:
         return np.asarray(options.point)
-    if isinstance(loss, opt.Scalar) and loss.target > 0:
-        return np.full(loss.depth, loss.target ** (1 / loss.depth))  # the flattest minimum
-    if isinstance(loss, opt.Quadratic):
-        return np.zeros(len(loss.curvatures))
+    known = theory.known(loss)
+    if known.flattest and known.minimum is not None:
+        return known.minimum
     if not np.isfinite(orbit.theta[-1]).all():
         raise ValueError("the orbit has diverged, so it leads to no minimum; give a --point, or a smaller --step-size")
     return orbit.theta[-1]
 
 
-def _preconditioner(options: opt.Multipliers, theta: np.ndarray, nu: np.ndarray | None) -> np.ndarray:
+def _preconditioner(options: Multipliers, theta: np.ndarray, nu: np.ndarray | None) -> np.ndarray:
     return optimisers.preconditioner(options.rule, theta if nu is None else nu, options.eps)
 
 
-def _decayed(options: opt.Multipliers, loss: LossFn) -> LossFn:
+def _decayed(options: Multipliers, loss: LossFn) -> LossFn:
     """The loss whose Hessian adaptive rules precondition: weight decay in the gradient is part of it."""
     if options.rule == "adamw" or options.rule not in optimisers.ADAPTIVE or not options.weight_decay:
         return loss
     return lambda theta: loss(theta) + 0.5 * options.weight_decay * jnp.sum(theta**2)
 
 
-def _number(value) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _parts(values: np.ndarray) -> np.ndarray:
+    """Real and imaginary parts of complex numbers, [..., 2]."""
+    return np.stack([values.real, values.imag], axis=-1)
 
 
-def _dataset(diagram: stability_diagram.Diagram, orbit: Orbit, values: np.ndarray) -> xr.Dataset:
+def dataset_of(diagram: stability_diagram.Diagram, orbit: Orbit, values: np.ndarray, reach: np.ndarray) -> xr.Dataset:
+    """The plane; the orbit; the multipliers, and the edge of the numerical range of the Jacobian that has them."""
     verdicts = stability_diagram.Verdict
     meanings = {"flag_values": [int(v) for v in verdicts], "flag_meanings": " ".join(v.name.lower() for v in verdicts)}
     plane = ("step_size", "beta")
@@ -336,7 +315,8 @@ def _dataset(diagram: stability_diagram.Diagram, orbit: Orbit, values: np.ndarra
         "theta": (("step", "coordinate"), orbit.theta),
         "loss": ("step", orbit.loss),
         "curvature": ("step", orbit.curvature, {"long_name": "largest eigenvalue of the preconditioned Hessian"}),
-        "multipliers": (("index", "part"), np.stack([values.real, values.imag], axis=-1)),
+        "multipliers": (("index", "part"), _parts(values)),
+        "numerical_range": (("direction", "part"), _parts(reach), {"long_name": "points of its edge"}),
     }
     coords = {"step_size": diagram.step_sizes, "beta": diagram.betas, "step": orbit.steps, "part": ["real", "imag"]}
     if orbit.nu is not None:
