@@ -4,6 +4,7 @@ from gdstab.studies import building
 from gdstab.studies.critical import show, study
 from gdstab.studies.options.reproduce import FigureA1b
 from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.tables import number
 from gdstab.theory import known
 
 prepare, phases, measure, draw = study.prepare, study.phases, study.measure, show.draw
@@ -25,7 +26,7 @@ def compare(options: FigureA1b, summary: dict, _) -> list[Row]:
     """
     product = known(building.build_loss(options.loss)[0]).hyperbola
     printed = "-" if product is None else f"{1 / (2 * product.scale * product.target):g}"
-    rows = [Row("critical step size", printed, f"{summary['critical_step']:.9g}")]
+    rows = [Row("critical step size", printed, number(summary["critical_step"], ".9g"))]
     if product is None:
         return rows
     for name, words in (("trapped", "area of the trapping region"), ("stable_length", "length of stable minima")):
