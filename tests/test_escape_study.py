@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from gdstab import records
-from gdstab.cli import COMMANDS
-from gdstab.cli import escape as printing
+from gdstab.cli import commands
 from gdstab.outcomes import Outcome
-from gdstab.studies import building, options
-from gdstab.studies.escape import level_clock, relu_levels
+from gdstab.studies import building, options, run
+from gdstab.studies.escape import level_clock, relu_levels, saddle_manifold, show
 from gdstab.studies.escape import study as escape
 from gdstab.studies.escape import summary as escape_summary
 from gdstab.studies.escape.relu_levels import CYCLING, GONE, NOT_CONVERGED, OFF_LADDER, ZERO
@@ -24,7 +23,7 @@ SMALL = options.Escape(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return escape.run(dataclasses.replace(SMALL, out=tmp_path_factory.mktemp("runs") / "escape"))
+    return run(dataclasses.replace(SMALL, out=tmp_path_factory.mktemp("runs") / "escape"))
 
 
 def ladder(neurons=4, leak=0.0, rtol=1e-3):
@@ -143,31 +142,31 @@ def test_the_directory_and_the_printed_tables(study):
     assert names == {"run.json", "summary.json", "result.zarr", *pictures}
     assert study.record.summary["figures"] == ["figure", "network"]
     summary = records.load(study.record.path).summary
-    text = [printing._ladder(summary), printing._patterns(summary["rows"]), printing._open(summary["rows"])]
-    text += [printing._theorem(summary, 0.0), printing._theorem(summary, 0.1), printing._near(summary["rows"])]
-    assert "2 inactive" in text[1]
-    assert "Corollary 5.5" in text[4]
-    assert "predicted 187.8" in printing._saddle(summary)
-    assert not escape.run(dataclasses.replace(SMALL, out=study.record.path)).fresh
+    text = show.table(summary)
+    assert "2 inactive" in text
+    assert "Theorem 1.2" in text
+    assert "predicted 187.8" in text
+    leaky = {**summary, "configuration": {**summary["configuration"], "loss": {"leak": 0.1}}}
+    assert "Corollary 5.5" in show.table(leaky)
+    assert not run(dataclasses.replace(SMALL, out=study.record.path)).fresh
     assert options.STUDIES["escape"] is options.Escape
-    assert "escape" in COMMANDS
+    assert "escape" in commands()
 
 
 @pytest.mark.slow
 def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
-    asked = dataclasses.replace(SMALL, out=tmp_path / "run")
+    asked, seen = dataclasses.replace(SMALL, out=tmp_path / "run"), []
 
     def fail(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(escape._WORK, "saddle", fail)
+        patch.setitem(escape._WORK, "walks", fail)
         with pytest.raises(KeyboardInterrupt):
-            escape.run(asked)
-    seen = []
-    monkeypatch.setattr(escape.escape_pictures, "save", lambda *_: [])
-    resumed = escape.run(dataclasses.replace(asked, resume=True), progress=lambda *_: seen.append(1))
-    assert not seen  # the random starts were on disk
+            run(asked)
+    monkeypatch.setattr(show, "draw", lambda _: {})
+    resumed = run(dataclasses.replace(asked, resume=True), progress=lambda *_: seen.append(1))
+    assert not seen  # the random starts, and those around the saddle, were on disk
     for name in ("rows", "balls", "saddle", "walked_starts"):
         assert resumed.record.summary[name] == study.record.summary[name]
 
@@ -184,22 +183,22 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
 )  # fmt: skip
 def test_bad_options_leave_no_directory(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        escape.run(dataclasses.replace(SMALL, out=tmp_path / "run", **change))
+        run(dataclasses.replace(SMALL, out=tmp_path / "run", **change))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
 def test_the_centre_stable_manifold_is_written_down(tmp_path):
-    record = escape.run(dataclasses.replace(SMALL, manifold_cells=3, out=tmp_path / "run")).record
+    record = run(dataclasses.replace(SMALL, manifold_cells=3, out=tmp_path / "run")).record
     found = record.summary["manifold"]
     assert found["off_the_graph"] < 1e-12
     np.testing.assert_allclose(found["slopes"], found["predicted_slopes"], rtol=0.02)
     assert record.dataset["manifold_graph"].shape == (3, 3, 3)
     assert (record.path / "manifold.png").stat().st_size > 10_000
-    assert "updates per factor e" in printing._manifold(found)
+    assert "off it;\nbeside it orbits leave" in show.table(record.summary)
 
 
 def test_manifolds_are_for_small_networks():
-    wanted = [escape.saddle_manifold.wanted(options.Escape(loss=options.Relu(neurons=size))) for size in (3, 4)]
+    wanted = [saddle_manifold.wanted(options.Escape(loss=options.Relu(neurons=size))) for size in (3, 4)]
     assert wanted == [True, False]
-    assert not escape.saddle_manifold.wanted(SMALL)
+    assert not saddle_manifold.wanted(SMALL)

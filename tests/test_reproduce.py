@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gdstab import records
-from gdstab.cli import COMMANDS, main
+from gdstab.cli import commands, main
 from gdstab.losses import WorstCase
-from gdstab.studies import options, reproduce
+from gdstab.studies import all_options, lifecycle, options, reproduce, room_of
 from gdstab.studies.options.reproduce import FIGURES, FigureA1a, FigureA1b, FigureA2, FigureD2, options_of
 from gdstab.studies.reproduce import d_2
 
@@ -28,7 +28,10 @@ def test_every_figure_has_a_module_and_options_of_its_own():
     for name, kind in FIGURES.items():
         assert (folder / f"{name.lower().replace('.', '_')}.py").is_file()
         assert kind().out == Path("runs") / name
-    assert "reproduce" in COMMANDS
+        assert room_of(kind()) == "gdstab.studies.reproduce"
+        assert options.read(options.configuration(kind())) == kind()
+        assert kind in all_options()
+    assert "reproduce" in commands()
     with pytest.raises(ValueError, match=r"Did you mean A\.1"):
         options_of("A.1c")
 
@@ -98,6 +101,9 @@ def test_d_2(tmp_path, monkeypatch):
         assert float(nearest) == pytest.approx(1, abs=0.1)
     assert float(rows["least distance where it excludes the step size"][1]) > 0.1
     dataset = done.record.dataset
+    (done.record.path / "figure.png").unlink()
+    lifecycle.draw(records.load(done.record.path))
+    assert (done.record.path / "figure.png").stat().st_size > 10_000
     assert (dataset["off"] <= dataset["nearest"] * (1 + 1e-6)).all()
     with pytest.raises(ValueError, match="at most 1 / \\(6 a\\)"):
         reproduce.run("D.2", FigureD2(step_sizes=(0.2,), out=tmp_path / "other"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gdstab.cli import process, report
+from gdstab.cli import driver, process, report
 from gdstab.studies.options.reproduce import FIGURES, options_of
 
 
@@ -17,12 +17,11 @@ def main(arguments: Sequence[str]) -> int:
     options = process.parse(options_of(name), rest, f"reproduce {name}")
     process.configure(getattr(options, "precision", 64))
     from gdstab.studies import reproduce  # noqa: PLC0415 (JAX is configured first)
+    from gdstab.studies.reproduce import show  # noqa: PLC0415
 
     with report.Progress(reproduce.phases(name, options)) as progress:
         done = reproduce.run(name, options, progress=progress)
-    print(done.shows, report.table([("", "paper", "here"), *done.rows]), sep="\n\n")
-    note = "Results" if done.fresh else "This run was complete already; nothing was computed. Results"
-    print(f"\n{note}: {done.record.path}")
+    print(show.table(done.record.summary), f"\n{driver.where(done)}", sep="\n")
     return 0
 
 

@@ -94,7 +94,7 @@ def _draw_small(axes: Axes, network: Closeness) -> None:
     lines = [values[early:] for values in (network.finest, network.drift[1], network.flow_error)]
     top = _largest(network.travelled)
     low = min(values[values > 0].min(initial=top) for values in lines)
-    axes.set(ylabel="distance, logarithmic", ylim=(max(low / 2, 1e-7 * top), 3 * top), yscale="log", title="distances")
+    axes.set(ylabel="distance, logarithmic", ylim=(max(low / 2, 1e-9 * top), 3 * top), yscale="log", title="distances")
 
 
 def _draw_drifts(axes: Axes, network: Closeness) -> None:

@@ -19,6 +19,7 @@ RUNGS = ("#e69f00", "#56b4e9", "#cc79a7", "#332288")
 """The levels from the highest down, where a point is coloured by the level on which it ends."""
 OTHERS = {"off the ladder": "#000000", "not converged": "#e79fc4", "cycling": "#d55e00", "diverged": "#f2f2ef"}
 """What has no level, in the colours that outcomes have elsewhere."""
+_BELOW = {"loc": "upper center", "bbox_to_anchor": (0.4, -0.19)}  # inside it would lie among the marks
 _ORBITS = "#0072b2"
 _PREDICTED = "#d55e00"
 
@@ -110,9 +111,7 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
     for row in range(1, len(names)):
         line = "-" if row == len({*levels, "zero"} & set(names)) else ":"
         axes.axhline(row - 0.5, color="#999999", linewidth=0.6, linestyle=line)
-    axes.legend(  # below: among the rows it would look like one of them
-        loc="upper center", bbox_to_anchor=(0.4, -0.19), ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0
-    )
+    axes.legend(**_BELOW, ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0)
 
 
 def _loss(value: float) -> str:
@@ -142,10 +141,7 @@ def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping
     if seen:
         entries = [Patch(facecolor=palette[name], edgecolor="black", linewidth=0.5,
                          label=f"ends at ${name}$" if name in levels else name) for name in seen]  # fmt: skip
-        axes.legend(
-            handles=entries, loc="lower left", frameon=True, framealpha=0.9, edgecolor="none", fontsize=7,
-            handlelength=1.2, borderaxespad=0.3,
-        )  # fmt: skip
+        axes.legend(handles=entries, **_BELOW, ncols=min(len(seen), 3), handlelength=1.2, columnspacing=1.0)
 
 
 def _draw_plateaus(axes: Axes, plateaus: Plateaus, levels: Mapping[str, float]) -> None:
@@ -180,7 +176,7 @@ def _draw_times(axes: Axes, times: EscapeTimes) -> None:
     line = median[anchor] - times.predicted * np.log(ends / radii[anchor])
     axes.plot(ends, line, color=_PREDICTED, linewidth=1.1,
               label=r"slope $1 / \log(1 + \eta |\lambda_{\min}|)$" + f" = {times.predicted:.4g}")  # fmt: skip
-    axes.set(xscale="log", xlim=(ends[1], ends[0]), ylim=(0, 1.15 * high.max()))
+    axes.set(xscale="log", xlim=(ends[1], ends[0]), ylim=(0, 1.35 * high.max()))  # with room for the legend
     axes.set(xlabel="radius of the ball around the saddle", ylabel="updates near its level")
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.legend(loc="upper left", fontsize=7.5)

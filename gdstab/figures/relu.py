@@ -65,7 +65,9 @@ def draw_training(training: Training) -> Figure:
         _draw_row(row, training.snapshots)
         loss = figure.add_subplot(grid[1, :])
         _draw_loss(loss, training)
-        _draw_strips(figure.add_subplot(grid[2, :], sharex=loss), training)
+        strips = figure.add_subplot(grid[2, :], sharex=loss)
+        _draw_strips(strips, training)
+        style.letter([*row, loss, strips])
     return figure
 
 
@@ -78,6 +80,7 @@ def _draw_row(row: Sequence[Axes], realisations: Sequence[Realisation]) -> None:
                   label="breakpoint")  # fmt: skip
         axes.set(xlim=(found.x[0], found.x[-1]), title=found.title, xlabel="$x$")
         axes.xaxis.set_major_locator(MaxNLocator(2))
+        axes.xaxis.set_major_formatter("{x:g}")  # short: the last label of a panel is close to the first of the next
     row[0].set_ylabel(r"$N_\theta(x)$")
     row[0].legend(fontsize=7, loc="best", handlelength=1.4, borderaxespad=0.2)
 
@@ -110,6 +113,7 @@ def _draw_strips(axes: Axes, training: Training) -> None:
     for number in range(1, neurons):
         axes.axhline(number + 0.5, color="white", linewidth=2)
     axes.set(xscale="log", xlim=(1, last), ylim=(neurons + 0.5, 0.5), xlabel="updates", ylabel="neuron")
+    axes.set_title("types of the neurons")
     axes.set_yticks(range(1, neurons + 1))
     seen = [kind for kind in TYPES if (training.types == kind).any()]
     entries = [Patch(facecolor=TYPES[kind], edgecolor="black", linewidth=0.5,

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_FIGURES = "reproduce"
+"""The folder of the figures of the papers, which are one command together."""
+
 
 @functools.cache
 def names() -> tuple[str, ...]:
@@ -18,7 +21,7 @@ def names() -> tuple[str, ...]:
     True
     """
     found = sorted(path.parent.name for path in Path(__file__).parent.glob("*/study.py"))
-    return tuple(name.replace("_", "-") for name in found)
+    return tuple(name.replace("_", "-") for name in found if name != _FIGURES)
 
 
 def class_name(name: str) -> str:
@@ -51,6 +54,8 @@ def room_of(options: Any) -> str:
     >>> room_of(options_of("heatmap")())
     'gdstab.studies.heatmap'
     """
+    if type(options).__module__.endswith(".options.reproduce"):
+        return f"{__name__}.{_FIGURES}"
     rooms = (kind.__module__ for kind in type(options).__mro__)
     return next(room for room in rooms if room.startswith(f"{__name__}.") and ".options" not in room)
 

@@ -1,29 +1,18 @@
-"""What the figures of `gdstab escape` show."""
+"""What the figures show, from what a run wrote: `data` is its dataset, or the arrays of that by name."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from gdstab import figures
-from gdstab.studies.escape import saddle_manifold
+from gdstab.studies.escape import Escape
 from gdstab.studies.escape.relu_levels import Ladder, level_name
-from gdstab.studies.options import Escape, describe
 from gdstab.theory import relu
 
 _POINTS = 401  # of a realisation
 _CURVES = 5  # orbits with a plateau, at the most
 _NEAR = 0.1  # relative to a level
-
-
-def save(options: Escape, setting, summary: dict, around: dict, manifold: dict | None, record) -> list[str]:
-    """Draw all figures and save them with the record of the run; their names."""
-    levels = summary["levels"]
-    shares = [ladder_shares(row) for row in summary["rows"]]
-    main = figures.draw_escape(shares, levels, plane(options, around), times(summary), plateaus(options, around))
-    figures.save(main, record, note=describe(options))
-    figures.save(figures.draw_training(training(setting, levels, around)), record, "network", note=describe(options))
-    if manifold is None:
-        return ["figure", "network"]
-    figures.save(saddle_manifold.draw(manifold), record, "manifold", note=describe(options))
-    return ["figure", "network", "manifold"]
 
 
 def ladder_shares(row: dict) -> figures.LadderShares:
@@ -33,11 +22,12 @@ def ladder_shares(row: dict) -> figures.LadderShares:
     return figures.LadderShares(row["step_size"], counts, intervals, row["runs"])
 
 
-def plane(options: Escape, around: dict) -> figures.SaddlePlane:
+def plane(options: Escape, data: Mapping[str, Any]) -> figures.SaddlePlane:
     """The square through the saddle, its levels by name."""
-    codes, inverse = np.unique(around["square_level"], return_inverse=True)
-    names = np.array([level_name(int(code)) for code in codes])[inverse].reshape(around["square_level"].shape)
-    return figures.SaddlePlane(options.reach, names, around["square_stay"], options.saddle_step)
+    level, stay = (np.asarray(data[f"square_{name}"]) for name in ("level", "stay"))
+    codes, inverse = np.unique(level, return_inverse=True)
+    names = np.array([level_name(int(code)) for code in codes])[inverse].reshape(level.shape)
+    return figures.SaddlePlane(options.reach, names, stay, options.saddle_step)
 
 
 def times(summary: dict) -> figures.EscapeTimes:
@@ -47,11 +37,11 @@ def times(summary: dict) -> figures.EscapeTimes:
     return figures.EscapeTimes(np.array([row["radius"] for row in rows]), stays, summary["balls"]["predicted_slope"])
 
 
-def plateaus(options: Escape, around: dict) -> figures.Plateaus:
+def plateaus(options: Escape, data: Mapping[str, Any]) -> figures.Plateaus:
     """One orbit from each of some balls, the largest first."""
     order = np.argsort(-np.asarray(options.radii), kind="stable")[:_CURVES]
-    labels = [_power(options.radii[number]) for number in order]
-    return figures.Plateaus([around["walk_close_loss"][number] for number in order], labels)
+    loss = np.asarray(data["walk_close_loss"])
+    return figures.Plateaus([loss[number] for number in order], [_power(options.radii[number]) for number in order])
 
 
 def _power(radius: float) -> str:
@@ -59,18 +49,18 @@ def _power(radius: float) -> str:
     return rf"$10^{{{round(power)}}}$" if abs(power - round(power)) < 1e-9 else f"{radius:g}"
 
 
-def training(setting, levels: dict[str, float], around: dict) -> figures.Training:
+def training(ladder: Ladder, step_size: float, levels: dict[str, float], data: Mapping[str, Any]) -> figures.Training:
     """Of the random starts that were walked again, the one that came nearest to a saddle: the least gradient there."""
-    ladder, loss = setting.ladder, around["walk_far_loss"]
+    theta, loss, gradient = (np.asarray(data[f"walk_far_{name}"]) for name in ("theta", "loss", "gradient"))
     near = (np.abs(loss[..., None] - ladder.values) < _NEAR * ladder.values).any(axis=-1)
-    steepness = np.where(near, around["walk_far_gradient"], np.inf)
+    steepness = np.where(near, gradient, np.inf)
     chosen, plateau = np.unravel_index(np.argmin(steepness), steepness.shape)
     end = int(np.argmax(loss[chosen] <= ladder.zero)) or loss.shape[1] - 1
-    theta, loss = around["walk_far_theta"][chosen, : end + 1], loss[chosen, : end + 1]
+    theta, loss = theta[chosen, : end + 1], loss[chosen, : end + 1]
     moments = sorted({0, max(int(plateau) // 8, 1), int(plateau), end})
     types = relu.neuron_types(theta, interval=ladder.loss.interval)
     shots = [realisation(ladder, theta[moment], _title(moment)) for moment in moments]
-    return figures.Training(shots, moments, loss, types, levels, float(setting.step_sizes[0]))
+    return figures.Training(shots, moments, loss, types, levels, step_size)
 
 
 def _title(update: int) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 from gdstab import ensembles, orbits, sampling, updates
 from gdstab._numerics import sum_squares
 from gdstab.outcomes import StoppingRule
+from gdstab.studies import pieces
+from gdstab.studies.escape import Escape
 from gdstab.studies.escape.level_clock import descent_with_clock
 from gdstab.studies.escape.relu_levels import Ladder, classify_ends
-from gdstab.studies.options import Escape
 from gdstab.theory import relu
 
 _FLAT = 1e-3
@@ -79,24 +80,32 @@ class Left(NamedTuple):
     stay: np.ndarray  # updates
 
 
-def leave(options: Escape, ladder: Ladder, saddle: Saddle, stopping: StoppingRule, dtype) -> tuple[Left, Left]:
-    """From uniform points of balls, `[radii, starts]`, and from the cells of a square, `[cells, cells]`; one run."""
-    dim, shapes = saddle.theta.size, ((len(options.radii), options.ball_starts), (options.cells, options.cells))
-    offsets = ball_offsets(options, dim, options.ball_starts, dtype).reshape(-1, dim), square_offsets(options, saddle)
-    starts = (saddle.theta + np.concatenate(offsets)).astype(dtype)
+def starts(options: Escape, saddle: Saddle, dtype) -> np.ndarray:
+    """Uniform points of the balls, one radius after the other, then the cells of the square, [orbits, 3N + 1]."""
+    balls = ball_offsets(options, saddle.theta.size, options.ball_starts, dtype).reshape(-1, saddle.theta.size)
+    return (saddle.theta + np.concatenate([balls, square_offsets(options, saddle)])).astype(dtype)
+
+
+def leave(
+    options: Escape, ladder: Ladder, saddle: Saddle, stopping: StoppingRule, points: np.ndarray, size: int, progress
+) -> Left:
+    """Orbits from some of the `starts`, by the program that runs `size` of them."""
     least = _FLAT * min(options.radii) * -saddle.curvature
-    rule = descent_with_clock(tuple(ladder.values.tolist()), options.band)
-    run = ensembles.run(
-        rule, ladder.loss, starts, options.saddle_step,
-        dataclasses.replace(stopping, grad_tol=min(options.grad_tol, least)), keep=("state", "loss"),
+    run = pieces.run_piece(
+        descent_with_clock(tuple(ladder.values.tolist()), options.band), ladder.loss, points, size,
+        options.saddle_step, dataclasses.replace(stopping, grad_tol=min(options.grad_tol, least)),
+        keep=("state", "loss"), progress=progress,
     )  # fmt: skip
     ends = classify_ends(ladder, run.state.theta, run.loss, run.outcome)
-    whole = Left(ends.level, ends.kind, run.loss, run.state.near[:, saddle.level])
-    cut = len(offsets[0])
-    balls, square = (Left(*(part[some] for part in whole)) for some in (slice(cut), slice(cut, None)))
-    return tuple(
-        Left(*(part.reshape(shape) for part in left)) for left, shape in zip((balls, square), shapes, strict=True)
-    )
+    return Left(ends.level, ends.kind, run.loss, run.state.near[:, saddle.level])
+
+
+def apart(options: Escape, left: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of all `starts`: `balls_...` `[radii, starts]`, and `square_...` `[cells, cells]`."""
+    cut = len(options.radii) * options.ball_starts
+    balls = {f"balls_{name}": value[:cut].reshape(len(options.radii), -1) for name, value in left.items()}
+    square = {f"square_{name}": value[cut:].reshape(options.cells, -1) for name, value in left.items()}
+    return balls | square
 
 
 def ball_offsets(options: Escape, dim: int, num: int, dtype) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The centre-stable manifold of a saddle of a shallow ReLU network, as arrays that a run can write down and draw."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
 from gdstab import figures
+from gdstab.studies.escape import Escape
 from gdstab.studies.escape.relu_levels import Ladder
 from gdstab.studies.escape.saddle_neighbourhood import saddle_neighbourhood
-from gdstab.studies.options import Escape
 from gdstab.theory import relu
 
 MOST_NEURONS = 3
@@ -40,8 +42,12 @@ def saddle(options: Escape, ladder: Ladder) -> np.ndarray:
     return relu.critical_point(pattern(options, ladder), **ladder.affine)
 
 
-def compute(options: Escape, ladder: Ladder, dtype: np.dtype) -> dict[str, np.ndarray]:
+def compute(
+    options: Escape, ladder: Ladder, dtype: np.dtype, kept: Callable[[Callable[[], dict]], dict]
+) -> dict[str, np.ndarray]:
     """The manifold with orbits on it and beside it: what `figures.CentreStablePicture` holds, and how exact it is.
+
+    `kept` is as for `saddle_neighbourhood`.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def compute(options: Escape, ladder: Ladder, dtype: np.dtype) -> dict[str, np.nd
     """
     theta = saddle(options, ladder).astype(dtype)
     size = options.manifold_cells
-    found = saddle_neighbourhood(ladder.loss, jnp.asarray(theta), options.saddle_step, resolution=size)
+    found = saddle_neighbourhood(ladder.loss, jnp.asarray(theta), options.saddle_step, resolution=size, kept=kept)
     surface, leaving = found.surface, found.leaving
     numbers = {
         **found.picture._asdict(), "slope": leaving.slope, "saddle": theta, "residual": surface.residual,
@@ -69,7 +75,7 @@ def summarise(options: Escape, ladder: Ladder, found: dict[str, np.ndarray]) -> 
     }  # fmt: skip
 
 
-def draw(found: dict[str, np.ndarray]):
-    """The figure."""
-    names = figures.CentreStablePicture._fields
-    return figures.draw_centre_stable(figures.CentreStablePicture(**{name: found[name] for name in names}))
+def draw(data):
+    """The figure, from the dataset of a run."""
+    found = {name: data[f"manifold_{name}"].values for name in figures.CentreStablePicture._fields}
+    return figures.draw_centre_stable(figures.CentreStablePicture(**found))

@@ -1,7 +1,8 @@
 """Around a saddle: its centre-stable manifold, the orbits on it, and how soon those beside it leave."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -26,6 +27,9 @@ FAR = 4.0
 BUDGET = 1.6
 """Steps that orbits run, in units of the time in which rounding grows to size 1."""
 _MARGIN = 50  # a fit of escape times stays this factor away from rounding and from the radius
+_PIECE = 512
+"""Points of the grid that are written down together."""
+_OF_A_POINT = ("points", "factor", "reach", "off")
 _SAMPLES = 3  # per unknown of the quadratic form that says where the graph bends
 
 
@@ -87,6 +91,7 @@ def saddle_neighbourhood(
     num_starts: int = 4,
     distances: Sequence[float] = DISTANCES,
     max_steps: int = 100_000,
+    kept: Callable[[Callable[[], dict]], dict] = lambda make: make(),
 ) -> Neighbourhood:
     r"""The centre-stable manifold of a saddle over two coordinates, and descents from it and from beside it.
 
@@ -108,6 +113,9 @@ def saddle_neighbourhood(
         Points of the graph from which orbits start, on a circle in the plane of the axes (2 if E^cs is a line).
     distances
         In units of the radius.
+    kept
+        What a part of the work makes, arrays by name, or what it made before an interruption: the parts, of some
+        seconds each, come in the same order every time.
 
     Raises
     ------
@@ -119,7 +127,10 @@ def saddle_neighbourhood(
     check_count(resolution, "resolution", least=2)
     check_count(num_starts, "num_starts")
     state = stability.extend(rule, loss, saddle, step_size)
-    manifold = stability.centre_stable(rule, loss, state, step_size, radius=radius)
+    build = partial(stability.centre_stable, rule, loss, state, step_size)
+    if radius is None:
+        radius = float(kept(lambda: {"radius": build().radius})["radius"])
+    manifold = build(radius=radius)
     if not manifold.dim:
         raise ValueError(
             "expected a multiplier on or inside the unit circle, got none: the manifold is the point itself"
@@ -127,9 +138,11 @@ def saddle_neighbourhood(
     steps = math.ceil(-BUDGET * math.log(_eps(manifold)) / math.log(float(jnp.abs(manifold.multipliers[0]))))
     if steps > max_steps:
         raise ValueError(f"orbits need {steps} steps to leave, more than max_steps = {max_steps}; raise the step size")
-    surface = _surface(manifold, resolution)
+    axes = kept(lambda: {"axes": _bending(manifold)})["axes"]
+    surface = _surface(manifold, axes, resolution, kept)
     lengths = np.asarray(distances, float) * float(manifold.radius)
-    return Neighbourhood(manifold, surface, _leaving(manifold, surface.axes, num_starts, lengths, steps))
+    leaving = kept(lambda: _leaving(manifold, axes, num_starts, lengths, steps)._asdict())
+    return Neighbourhood(manifold, surface, Leaving(**leaving))
 
 
 def escape_times(heights: np.ndarray, threshold: float) -> np.ndarray:
@@ -178,21 +191,31 @@ def _follow(image: _Image, points, steps: int):
     return jnp.swapaxes(jax.lax.scan(advance, points, length=steps + 1)[1], 0, 1)
 
 
-def _surface(manifold: CentreStable, resolution: int) -> Surface:
+def _surface(manifold: CentreStable, axes: np.ndarray, resolution: int, kept) -> Surface:
     """The graph over a grid, and how well it is invariant."""
-    axes, reach = _bending(manifold), SHARE * float(manifold.radius) / 2
+    reach = SHARE * float(manifold.radius) / 2
     ticks = np.linspace(-reach, reach, resolution)
     mesh = np.stack(np.meshgrid(*[ticks] * len(axes), indexing="ij"), axis=-1)
-    points, _, factor, reached = ensembles.map_points(
-        _Above(manifold), _cast(manifold, mesh.reshape(-1, len(axes)) @ axes)
-    )
-    images = ensembles.map_points(_Image(manifold), _cast(manifold, points))
-    again, *_ = ensembles.map_points(_Above(manifold), _cast(manifold, images[:, : manifold.dim]))
+    y = mesh.reshape(-1, len(axes)) @ axes
+    size = min(len(y), _PIECE)
+    parts = [kept(partial(_piece, manifold, y[start : start + size], size)) for start in range(0, len(y), size)]
+    points, factor, reached, off = (np.concatenate([part[name] for part in parts]) for name in _OF_A_POINT)
     uncut = reached <= float(manifold.radius) / 2
-    residual = np.linalg.norm(images - again, axis=1)[uncut].max(initial=0)
+    residual = off[uncut].max(initial=0)
     return Surface(
         axes, points.reshape(*mesh.shape[:-1], -1), float(factor.max()), float(uncut.mean()), float(residual)
     )
+
+
+def _piece(manifold: CentreStable, y: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """The graph above some points, and how far one update leads off it, by the program for so many."""
+    points, _, factor, reached = ensembles.map_points(
+        _Above(manifold), _cast(manifold, np.resize(y, (size, y.shape[1])))
+    )
+    images = ensembles.map_points(_Image(manifold), _cast(manifold, points))
+    again, *_ = ensembles.map_points(_Above(manifold), _cast(manifold, images[:, : manifold.dim]))
+    found = points, factor, reached, np.linalg.norm(images - again, axis=1)
+    return {name: value[: len(y)] for name, value in zip(_OF_A_POINT, found, strict=True)}
 
 
 def _leaving(manifold: CentreStable, axes, num_starts: int, lengths: np.ndarray, steps: int) -> Leaving:

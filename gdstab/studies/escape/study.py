@@ -6,34 +6,26 @@ Around an exact saddle: balls, a square, orbits step by step.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
-from gdstab import ensembles, records, sampling
+from gdstab import ensembles, sampling
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building, pieces
-from gdstab.studies.escape import pictures as escape_pictures
-from gdstab.studies.escape import saddle_escape, saddle_manifold
-from gdstab.studies.escape import summary as escape_summary
+from gdstab.studies.escape import Escape, saddle_escape, saddle_manifold
 from gdstab.studies.escape.level_clock import descent_with_clock
 from gdstab.studies.escape.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
 from gdstab.studies.escape.saddle_escape import Saddle
-from gdstab.studies.memory import check_memory
-from gdstab.studies.options import Escape, parse_range
-from gdstab.studies.phases import SAVING, Phase, enter
-
-
-class Study(NamedTuple):
-    """A complete run on disk."""
-
-    record: records.Record
-    fresh: bool  # made just now, not read back
-
+from gdstab.studies.escape.summary import summarise
+from gdstab.studies.options import parse_range
+from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.work import Needs, Work
 
 PHASES = {
     "descent": "random starts", "saddle": "balls around the saddle", "walks": "orbits step by step",
@@ -51,60 +43,16 @@ class Setting(NamedTuple):
     draw: Draw
     stopping: StoppingRule
     dtype: np.dtype
+    needs: Needs
 
 
 class Unit(NamedTuple):
     """A part of the work, which is written down when it is done."""
 
-    kind: str  # descent, saddle, walks, manifold
+    kind: str  # descent, saddle, walks
     step: int = 0  # the place among the step sizes
     start: int = 0  # the first of the starts, and behind the last
     stop: int = 0
-
-
-def run(options: Escape, *, progress: Callable[[int, int], None] | None = None) -> Study:
-    """Run the study, or read it back where a complete run of the same configuration is there.
-
-    An interrupted run goes on with the first part that is not on disk.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> small = dict(samples=200, step_sizes="0.3", max_steps=500, max_period=None, cells=4, ball_starts=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     study = run(Escape(**small, manifold_cells=0, walk_steps=500, out=Path(folder)))
-    >>> study.record.summary["rows"][0]["theorem"]["saddles"]
-    0
-    """
-    setting = prepare(options)
-    check_memory(**_needs(options, setting))
-    record = records.begin(
-        options.out, building.configuration(options), bytes_needed=60 * total_lanes(options) + 10_000_000,
-        overwrite=options.overwrite, resume=options.resume,
-    )  # fmt: skip
-    if record.complete:
-        return Study(record, fresh=False)
-    kept, parts, pace = list(record.parts()), {}, ensembles.Pace(min(options.chunk, options.samples))
-    for number, unit in enumerate(units(options, kept, pace)):
-        if number < len(kept):
-            parts[unit] = kept[number]
-            continue
-        enter(progress, PHASES[unit.kind])
-        parts[unit] = _WORK[unit.kind](options, setting, unit, parts, progress)
-        pace.done(unit.stop - unit.start)
-        record.commit(number, **parts[unit])
-    enter(progress, SAVING)
-    provenance = records.provenance(setting.dtype, seed=options.seed)
-    descents = join_descents(options, parts)
-    around = {**parts[Unit("saddle")], **{f"walk_{name}": value for name, value in parts[Unit("walks")].items()}}
-    manifold = parts.get(Unit("manifold"))
-    summary = escape_summary.summarise(options, setting, descents, around)
-    if manifold is not None:
-        summary["manifold"] = saddle_manifold.summarise(options, setting.ladder, manifold)
-    record.write_dataset(to_dataset(options, setting, descents, around, manifold).assign_attrs(provenance=provenance))
-    names = escape_pictures.save(options, setting, summary, around, manifold, record)
-    return Study(record.finish({**summary, "figures": names, "provenance": provenance}), fresh=True)
 
 
 def prepare(options: Escape) -> Setting:
@@ -134,41 +82,96 @@ def prepare(options: Escape) -> Setting:
     if saddle_manifold.wanted(options):
         saddle_manifold.saddle(options, ladder)  # refuses words that make none
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
-    return Setting(ladder, saddle_escape.find_saddle(options, ladder), step_sizes, Draw(source), stopping, dtype)
+    saddle = saddle_escape.find_saddle(options, ladder)
+    return Setting(ladder, saddle, step_sizes, Draw(source), stopping, dtype, _needs(options, ladder, dtype))
 
 
-def _needs(options: Escape, setting: Setting) -> dict[str, int]:
+def _needs(options: Escape, ladder: Ladder, dtype: np.dtype) -> Needs:
     """Bytes that each option makes large, at the least."""
-    point = setting.saddle.theta.size * setting.dtype.itemsize
-    rungs = len(setting.ladder.values)
-    return {
+    point, rungs = (3 * ladder.loss.neurons + 1) * dtype.itemsize, len(ladder.values)
+    memory = {
         "samples": total_lanes(options) * (24 + 4 * rungs), "chunk": options.chunk * point,
         "cells": options.cells**2 * point, "ball_starts": len(options.radii) * options.ball_starts * point,
         "walk_steps": (options.walks * rungs + len(options.radii)) * options.walk_steps * point,
         "manifold_cells": options.manifold_cells**2 * point,
     }  # fmt: skip
-
-
-def units(options: Escape, kept: Sequence[dict], pace: ensembles.Pace) -> Iterator[Unit]:
-    """The parts of the work, in order: as they were cut before, then as `pace` says."""
-    lengths = iter([len(part["level"]) for part in kept if "level" in part])
-    for step in range(len(parse_range(options.step_sizes))):
-        yield from (Unit("descent", step, *span) for span in pieces.cut(options.samples, lengths, pace))
-    yield from (Unit("saddle"), Unit("walks"))
-    if saddle_manifold.wanted(options):
-        yield Unit("manifold")
+    return Needs(memory, 60 * total_lanes(options))
 
 
 def phases(options: Escape) -> dict[str, Phase]:
     """What a run goes through."""
-    kinds = ("saddle", "walks", "manifold") if saddle_manifold.wanted(options) else ("saddle", "walks")
-    others = {PHASES[kind]: Phase(3) for kind in kinds}
-    return {PHASES["descent"]: Phase(8, total_lanes(options)), **others, SAVING: Phase(2)}
+    found = {
+        PHASES["descent"]: Phase(8, total_lanes(options)), PHASES["saddle"]: Phase(3, _around(options)),
+        PHASES["walks"]: Phase(3),
+    }  # fmt: skip
+    return found | ({PHASES["manifold"]: Phase(3)} if saddle_manifold.wanted(options) else {}) | {SAVING: Phase(2)}
 
 
 def total_lanes(options: Escape) -> int:
     """Orbits of the random starts."""
     return options.samples * len(parse_range(options.step_sizes))
+
+
+def _around(options: Escape) -> int:
+    """Orbits that start around the saddle."""
+    return len(options.radii) * options.ball_starts + options.cells**2
+
+
+def measure(options: Escape, setting: Setting, work: Work):
+    """All parts of the work, each kept when it is done; then what comes of them."""
+    kept, keep = work.parts()
+    rest = iter(kept)
+
+    def part(make: Callable[[], dict]) -> dict:
+        found = next(rest, None)
+        if found is None:
+            found = make()
+            keep(found)
+        return found
+
+    parts: dict[Unit, dict] = {}
+    for unit, pace in units(options, kept):
+        parts[unit] = part(partial(_make, options, setting, unit, parts, work, pace))
+    manifold = None
+    if saddle_manifold.wanted(options):
+        work.enter(PHASES["manifold"])
+        manifold = saddle_manifold.compute(options, setting.ladder, setting.dtype, part)
+    descents = join_descents(options, parts)
+    around = saddle_escape.apart(options, pieces.joined(_of("saddle", parts)))
+    around |= {f"walk_{name}": value for name, value in parts[Unit("walks")].items()}
+    summary = summarise(options, setting, descents, around) | {"figures": ["figure", "network"]}
+    if manifold is not None:
+        summary["manifold"] = saddle_manifold.summarise(options, setting.ladder, manifold)
+        summary["figures"].append("manifold")
+    return to_dataset(options, setting, descents, around, manifold), summary
+
+
+def _make(options: Escape, setting: Setting, unit: Unit, parts: dict, work: Work, pace: ensembles.Pace) -> dict:
+    work.enter(PHASES[unit.kind])
+    found = _WORK[unit.kind](options, setting, unit, parts, work.progress)
+    pace.done(unit.stop - unit.start)
+    return found
+
+
+def units(options: Escape, kept: Sequence[dict]) -> Iterator[tuple[Unit, ensembles.Pace]]:
+    """The parts of the work, in order, cut as they were before, then as a pace says, which learns from those done."""
+    pace = ensembles.Pace(_size(options, options.samples))
+    lengths = iter([len(part["near"]) for part in kept if "near" in part])
+    for step in range(len(parse_range(options.step_sizes))):
+        yield from ((Unit("descent", step, *span), pace) for span in pieces.cut(options.samples, lengths, pace))
+    pace = ensembles.Pace(_size(options, _around(options)))
+    lengths = iter([len(part["stay"]) for part in kept if "stay" in part])
+    yield from ((Unit("saddle", 0, *span), pace) for span in pieces.cut(_around(options), lengths, pace))
+    yield Unit("walks"), pace
+
+
+def _size(options: Escape, orbits: int) -> int:
+    """Orbits that one program runs."""
+    return min(options.chunk, orbits)
+
+
+def _of(kind: str, parts: dict[Unit, dict]) -> list[dict]:
+    return [part for unit, part in parts.items() if unit.kind == kind]
 
 
 #
@@ -181,7 +184,7 @@ def _descent(options: Escape, setting: Setting, unit: Unit, _, progress) -> dict
     points = setting.draw(unit.start, unit.stop)
     rule = descent_with_clock(tuple(setting.ladder.values.tolist()), options.band)
     tile = pieces.run_piece(
-        rule, setting.ladder.loss, points, min(options.chunk, options.samples), float(setting.step_sizes[unit.step]),
+        rule, setting.ladder.loss, points, _size(options, options.samples), float(setting.step_sizes[unit.step]),
         setting.stopping, keep=("state", "loss"), progress=progress,
     )  # fmt: skip
     ends = classify_ends(setting.ladder, tile.state.theta, tile.loss, tile.outcome)
@@ -211,13 +214,12 @@ def pass_saddles(setting: Setting, unit: Unit, rule, theta: np.ndarray, found: d
     return found
 
 
-def _saddle(options: Escape, setting: Setting, *_) -> dict:
-    """Balls and a square around the saddle."""
-    balls, square = saddle_escape.leave(
-        options, setting.ladder, setting.saddle, setting.stopping, setting.dtype
-    )  # fmt: skip
-    named = (("balls", balls), ("square", square))
-    return {f"{place}_{name}": value for place, left in named for name, value in left._asdict().items()}
+def _saddle(options: Escape, setting: Setting, unit: Unit, _, progress) -> dict:
+    """Some of the orbits from balls and from a square around the saddle."""
+    points = saddle_escape.starts(options, setting.saddle, setting.dtype)[unit.start : unit.stop]
+    size = _size(options, _around(options))
+    left = saddle_escape.leave(options, setting.ladder, setting.saddle, setting.stopping, points, size, progress)
+    return left._asdict()
 
 
 def _walks(options: Escape, setting: Setting, _, parts: dict[Unit, dict], *__) -> dict:
@@ -238,12 +240,7 @@ def _walks(options: Escape, setting: Setting, _, parts: dict[Unit, dict], *__) -
     return {"starts": chosen} | {f"{kind}_{name}": walks[name][some] for kind, some in named for name in walks}
 
 
-def _manifold(options: Escape, setting: Setting, *_) -> dict:
-    """The centre-stable manifold of a saddle, which few descents come near."""
-    return saddle_manifold.compute(options, setting.ladder, setting.dtype)
-
-
-_WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks, "manifold": _manifold}
+_WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks}
 
 
 #
@@ -253,7 +250,7 @@ _WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks, "manifold": _m
 
 def join_descents(options: Escape, parts: dict) -> dict[str, np.ndarray]:
     """The ends of all random starts, `[steps, samples]`, and `near` `[steps, samples, levels]`."""
-    found = pieces.joined([part for unit, part in parts.items() if unit.kind == "descent"])
+    found = pieces.joined(_of("descent", parts))
     shape = len(parse_range(options.step_sizes)), options.samples
     return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
 

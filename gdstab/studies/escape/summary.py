@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from gdstab import estimators
-from gdstab.studies.escape import saddle_escape
+from gdstab.studies.escape import Escape, saddle_escape
 from gdstab.studies.escape.relu_levels import (
     NAMES,
     NOT_CONVERGED,
@@ -16,7 +16,6 @@ from gdstab.studies.escape.relu_levels import (
     level_name,
     pattern_name,
 )
-from gdstab.studies.options import Escape
 from gdstab.theory import relu
 
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)

@@ -6,7 +6,7 @@ A figure more takes an entry of `FIGURES` here and a module of `gdstab.studies.r
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gdstab.studies.options import Critical, Heatmap, Orbit
 from gdstab.studies.options.losses import Loss, Scalar
@@ -89,6 +89,7 @@ class FigureD1:
 class FigureD2:
     """Figure 2 of paper D: the two hills of its worst case, and how descent leaves the flow on them."""
 
+    precision: ClassVar[int] = 64  # no option: the hills are too high for less
     curvature: float = 1.0
     """a: minus the least eigenvalue of the Hessian"""
     extent: float = 3.0

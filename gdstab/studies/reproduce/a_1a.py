@@ -1,21 +1,26 @@
 """Figure 1(a) of paper A: the heatmap study at the paper's numbers."""
 
-from collections.abc import Callable
-
-from gdstab.studies.heatmap import study as heatmap
+from gdstab.studies.heatmap import show, study
 from gdstab.studies.options.reproduce import FigureA1a
-from gdstab.studies.phases import Phase
-from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
+from gdstab.studies.reproduce.outcome import Row
+
+prepare, phases, measure, draw = study.prepare, study.phases, study.measure, show.draw
 
 
-def run(options: FigureA1a, *, progress: Callable | None = None) -> Reproduction:
-    """Run the study; what does not converge must diverge, as the caption says, and on the exact side of the ellipse."""
-    study = heatmap.run(options, progress=progress)
-    summary, eta = study.record.summary, options.step_size
+def shows(options: FigureA1a) -> str:
+    """What is drawn."""
+    return (
+        f"Updates until gradient descent converges at step size {options.step_size:g}; black: the minima, dashed: the "
+        "stable ones, as in the paper; the exact edge of the basin is drawn in addition."
+    )
+
+
+def compare(options: FigureA1a, summary: dict, _) -> list[Row]:
+    """What does not converge must diverge, as the caption says, and on the exact side of the ellipse."""
     counts, theory = summary["counts"], summary["theory"]
     rest = summary["cells"] - sum(counts[name] for name in ("converged", "diverged", "nonfinite"))
     rows = [
-        Row("step size", "0.3", f"{eta:g}"),
+        Row("step size", "0.3", f"{options.step_size:g}"),
         Row("cells that neither converge nor diverge", "0", f"{rest:,}"),
         Row("share of the cells that converge", "-", f"{summary['fractions']['converged']:.6f}"),
     ]
@@ -25,14 +30,4 @@ def run(options: FigureA1a, *, progress: Callable | None = None) -> Reproduction
             Row("verdicts against the ellipse", "-", f"{theory['contradictions']}"),
         ]
     saddle = summary["kinds"]["strict_saddle"]
-    rows.append(Row("cells of the anti-diagonal, which go to the saddle", "-", f"{saddle:,}"))
-    shows = (
-        f"Updates until gradient descent converges at step size {eta:g}; black: the minima, dashed: the stable ones, "
-        "as in the paper; the exact edge of the basin is drawn in addition."
-    )
-    return conclude(study.record, study.heatmap is not None, shows, rows)
-
-
-def phases(options: FigureA1a) -> dict[str, Phase]:
-    """Those of the study."""
-    return heatmap.phases(options)
+    return [*rows, Row("cells of the anti-diagonal, which go to the saddle", "-", f"{saddle:,}")]

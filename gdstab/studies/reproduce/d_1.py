@@ -1,6 +1,6 @@
 """Figures 1 and 3 of paper D: descent with smaller and smaller steps on networks; and, which is not there, the flow."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,11 +14,22 @@ from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
 from gdstab.studies import building, training
 from gdstab.studies.flow.study import drifts, order
 from gdstab.studies.options.reproduce import FigureD1
-from gdstab.studies.phases import SAVING, Phase, count, enter
-from gdstab.studies.reproduce.outcome import Reproduction, Row, conclude
+from gdstab.studies.phases import SAVING, Phase, count
+from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.work import Needs, Work
 
 _WIDTH = 50
 _TRAINING = "training both networks, and their flows"
+
+
+class Setting(NamedTuple):
+    """What the options stand for."""
+
+    shown: data.Dataset
+    models: dict  # by their titles
+    step_sizes: np.ndarray
+    dtype: np.dtype
+    needs: Needs = Needs()
 
 
 class Trained(NamedTuple):
@@ -30,41 +41,37 @@ class Trained(NamedTuple):
     accuracy: float  # of the flow's last point, on the images
 
 
-def run(options: FigureD1, *, progress: Callable | None = None) -> Reproduction:
-    """Train both networks of a figure with every step size, follow the flow, and compare the distances."""
-    dtype = building.check_precision(options.precision)
-    step_sizes = check_options(options)
+def prepare(options: FigureD1) -> Setting:
+    """Check everything, read the images, draw both networks."""
+    dtype, step_sizes = building.check_precision(options.precision), check_options(options)
     shown = training.images(options.data, options.folder, options.samples, options.seed, balanced=False)
-    models = networks(options, shown)
-    record = records.begin(
-        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
-    )
-    if record.complete:
-        return Reproduction(record, fresh=False)
-    enter(progress, _TRAINING)
-    with ensembles.worker_pool(len(models)) as pool:  # what calls LAPACK waits for its turn: `_guard.turn`
-        jobs = [pool.submit(train, title, model, shown, step_sizes, options, dtype) for title, model in models.items()]
+    return Setting(shown, networks(options, shown), step_sizes, dtype)
+
+
+def phases(_: FigureD1) -> dict[str, Phase]:
+    """What a run goes through; it counts networks."""
+    return {_TRAINING: Phase(20, 2), SAVING: Phase(1)}
+
+
+def measure(options: FigureD1, setting: Setting, work: Work):
+    """Train both networks of a figure with every step size, follow the flow, and compare the distances."""
+    work.enter(_TRAINING)
+    each = partial(train, shown=setting.shown, step_sizes=setting.step_sizes, options=options, dtype=setting.dtype)
+    with ensembles.worker_pool(len(setting.models)) as pool:  # what calls LAPACK waits for its turn: `_guard.turn`
+        jobs = [pool.submit(each, title, model) for title, model in setting.models.items()]
         for job in jobs:
-            job.add_done_callback(lambda _: count(progress))
+            job.add_done_callback(lambda _: count(work.progress))
         trained = [job.result() for job in jobs]
-    enter(progress, SAVING)
-    provenance = records.provenance(dtype, seed=options.seed)
-    record.write_dataset(to_dataset(trained).assign_attrs(provenance=provenance))
-    figures.save(figures.draw_closeness([picture(one) for one in trained]), record)
-    summary = {"networks": {one.title: summarise(one) for one in trained}, "provenance": provenance}
-    shows = (
+    return to_dataset(trained), {"networks": {one.title: summarise(one) for one in trained}}
+
+
+def shows(options: FigureD1) -> str:
+    """What is drawn."""
+    return (
         f"Training loss of descent with step sizes eta = {options.step_size:g} and eta/r, and of the flow, on "
         f"{options.samples} images of {options.data}; and distances in weight space from the start, from descent with "
         "eta/r, and from the flow, which the paper does not have, with its error."
     )
-    rows = [row for one in trained for row in compare(one)]
-    return conclude(record.finish(summary), True, shows, rows)
-
-
-def phases(options: FigureD1) -> dict[str, Phase]:
-    """What a run goes through; it counts networks."""
-    del options
-    return {_TRAINING: Phase(20, 2), SAVING: Phase(1)}
 
 
 def check_options(options: FigureD1) -> np.ndarray:
@@ -94,7 +101,9 @@ def networks(options: FigureD1, shown: data.Dataset) -> dict:
     }
 
 
-def train(title: str, model, shown: data.Dataset, step_sizes: np.ndarray, options: FigureD1, dtype) -> Trained:
+def train(
+    title: str, model, *, shown: data.Dataset, step_sizes: np.ndarray, options: FigureD1, dtype: np.dtype
+) -> Trained:
     """One network; every point that is recorded is kept, for the distances between descents."""
     loss = NetworkRisk(model, shown.inputs.astype(dtype), shown.labels)
     start = jax.tree.map(lambda leaf: leaf.astype(dtype), loss.theta0)
@@ -134,47 +143,65 @@ def summarise(one: Trained) -> dict:
     return {
         "flow": {
             "status": flow.FlowStatus(int(found.status)).name.lower(), "time": float(found.time),
-            "steps": int(found.num_steps), "loss": _plain(found.flow_loss[0, -1]),
-            "error": _plain(error), "accuracy": one.accuracy,
+            "steps": int(found.num_steps), "loss": float(found.flow_loss[0, -1]),
+            "error": float(error), "accuracy": one.accuracy,
         },
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(found.flow_theta)),
         "start_loss": float(found.loss[0, 0]),
         "order": order(found.step_sizes[clear], far[clear]),
         "rows": [
             {
-                "step_size": float(eta), "travelled": _plain(travelled[-1]), "from_flow": _plain(apart.max()),
-                "from_flow_error": _plain(change.max()), "drift": _plain(drift.max()), "loss": _plain(loss[-1]),
+                "step_size": float(eta), "travelled": float(travelled[-1]), "from_flow": float(apart.max()),
+                "from_flow_error": float(change.max()), "drift": float(drift.max()), "loss": float(loss[-1]),
             }
             for eta, travelled, apart, change, drift, loss in steps
         ],
     }  # fmt: skip
 
 
-def compare(one: Trained) -> list[Row]:
+def compare(options: FigureD1, summary: dict, dataset: xr.Dataset) -> list[Row]:
     """What the caption says, and what came out."""
-    found, (_, *ratios) = one.found, one.found.step_sizes[0] / one.found.step_sizes
-    travelled, apart = found.travelled[0], found.distance[0]
-    finest = one.drift[-1]
-    rows = [
-        Row(f"{one.title}: loss, from, to", "falls", f"{found.loss[0, 0]:.4f}, {found.loss[0, -1]:.4f}"),
-        Row("distance travelled with eta", "-", f"{travelled[-1]:.4f}"),
-        Row(f"largest drift between eta and eta/{ratios[-1]:.0f}", "minor", _share(finest, travelled[-1])),
-        Row("largest distance of eta from the flow", "-", _share(apart, travelled[-1])),
-        Row("the same for the smallest step size", "-", _share(found.distance[-1], travelled[-1])),
-        Row("error of the flow, against another solve", "-", _share(found.flow_error[0], apart.max())),
-        Row("change of both distances with that other", "-", _changes(found)),
-        Row("largest gap of the loss from that of the flow", "slight", f"{_gap(found):.2g}"),
-    ]
-    return rows if np.isfinite(apart).all() else [*rows, Row("the flow stopped early", "-", f"{float(found.time):.4g}")]
+    del options
+    ratios = (dataset["step_size"][0] / dataset["step_size"]).values
+    rows = []
+    for title, found in summary["networks"].items():
+        one = {name: values.values for name, values in dataset.sel(network=title).items()}
+        travelled, apart, loss = one["travelled"][0], one["distance"][0], one["loss"][0]
+        rows += [
+            Row(f"{title}: loss, from, to", "falls", f"{loss[0]:.4f}, {loss[-1]:.4f}"),
+            Row("distance travelled with eta", "-", f"{travelled[-1]:.4f}"),
+            Row(
+                f"largest drift between eta and eta/{ratios[-1]:.0f}", "minor", _share(one["drift"][-1], travelled[-1])
+            ),
+            Row("largest distance of eta from the flow", "-", _share(apart, travelled[-1])),
+            Row("the same for the smallest step size", "-", _share(one["distance"][-1], travelled[-1])),
+            Row("error of the flow, against another solve", "-", _share(one["flow_error"], apart.max())),
+            Row("change of both distances with that other", "-", _changes(one["distance_error"], one["distance"])),
+            Row(
+                "largest gap of the loss from that of the flow",
+                "slight",
+                f"{np.abs(loss - one['flow_loss']).max():.2g}",
+            ),
+        ]
+        if not np.isfinite(apart).all():
+            rows.append(Row("the flow stopped early", "-", f"{found['flow']['time']:.4g}"))
+    return rows
 
 
-def picture(one: Trained) -> figures.Closeness:
-    """What two panels show."""
-    found = one.found
+def draw(record: records.Record) -> dict:
+    """A row of panels for each network."""
+    dataset = record.dataset
+    titles = dataset["network"].values.tolist()
+    return {"figure": figures.draw_closeness([picture(title, dataset.sel(network=title)) for title in titles])}
+
+
+def picture(title: str, one: xr.Dataset) -> figures.Closeness:
+    """What the panels of a network show."""
+    steps, values = one["step_size"].values, {name: values.values for name, values in one.items()}
     return figures.Closeness(
-        title=one.title, step_sizes=found.step_sizes, iterations=found.updates[0], loss=found.loss,
-        flow_loss=found.flow_loss[0], travelled=found.travelled[0], drift=one.drift, distance=found.distance[0],
-        finest=found.distance[-1], flow_error=found.flow_error[0],
+        title=title, step_sizes=steps, iterations=np.round(one["time"].values / steps[0]), loss=values["loss"],
+        flow_loss=values["flow_loss"], travelled=values["travelled"][0], drift=values["drift"],
+        distance=values["distance"][0], finest=values["distance"][-1], flow_error=values["flow_error"],
     )  # fmt: skip
 
 
@@ -184,19 +211,11 @@ def _share(values: np.ndarray, whole: float) -> str:
         return f"{values.max():.3g}, {100 * values.max() / whole:.2g}%"
 
 
-def _changes(found: flow.Deviation) -> str:
+def _changes(errors: np.ndarray, distances: np.ndarray) -> str:
     """How much the distances of the largest and the smallest step size change with the second flow, at the most."""
     with np.errstate(invalid="ignore"):
-        shares = 100 * found.distance_error.max(axis=1) / found.distance.max(axis=1)
+        shares = 100 * errors.max(axis=1) / distances.max(axis=1)
     return f"{shares[0]:.2g}%, {shares[-1]:.2g}%"
-
-
-def _gap(found: flow.Deviation) -> float:
-    return float(np.abs(found.loss[0] - found.flow_loss[0]).max())
-
-
-def _plain(value) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _itself(theta):
