@@ -1,7 +1,7 @@
 """A loss in other coordinates, of which nothing is lost that the change of coordinates allows to keep."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -103,7 +103,7 @@ class Unravel(eqx.Module):
     on_lanes = True
 
     @classmethod
-    def of(cls, shapes: Sequence[Sequence[int]]) -> "Unravel":
+    def of(cls, shapes: Iterable[Sequence[int]]) -> "Unravel":
         """To a tuple of arrays of these shapes."""
         shapes = tuple(tuple(shape) for shape in shapes)
         return cls(shapes, jax.tree.structure((0,) * len(shapes)))
