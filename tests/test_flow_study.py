@@ -9,11 +9,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from gdstab import figures, records
-from gdstab.cli import COMMANDS, main
-from gdstab.cli import flow as cli_flow
+from gdstab.cli import commands, main
 from gdstab.losses.network_models import FullyConnected
-from gdstab.studies import building, options, reproduce, training
-from gdstab.studies.flow import study as flow
+from gdstab.studies import building, flow, options, reproduce, training
+from gdstab.studies.flow import show
+from gdstab.studies.flow import study as measured
 from gdstab.studies.options.reproduce import FIGURES, FigureD1, FigureD3
 from gdstab.studies.reproduce import d_1
 
@@ -120,7 +120,7 @@ def test_a_loss_without_curvature_and_one_whose_tube_leaves_its_domain(power, kn
     assert (way["curvature"]["beta"] is not None) is known
     assert all(row["bound_holds"] for row in way["rows"])
     assert way["rows"][0]["bound_until"] == pytest.approx(0.2 if known else 0.0)
-    unknown = cli_flow._unknown(way["curvature"])
+    unknown = show.unknown(way["curvature"])
     assert len(unknown) == (not known)
     assert known or "lower --radius" in unknown[0]
 
@@ -145,8 +145,8 @@ def test_bad_options_leave_no_directory(changed, message, tmp_path):
 def test_drifts_of_a_tree_are_those_of_its_vector(rng):
     tree = {"a": rng.standard_normal((3, 4, 2, 5)), "b": rng.standard_normal((3, 4, 7))}
     flat = np.concatenate([tree["a"].reshape(3, 4, -1), tree["b"]], axis=-1)
-    np.testing.assert_allclose(flow.drifts(tree), np.linalg.norm(flat - flat[:1], axis=-1), rtol=1e-13)
-    assert flow.drifts(np.array([[[0.0]], [[1e200]], [[np.nan]]])).ravel().tolist() == [0, np.inf, np.inf]
+    np.testing.assert_allclose(measured.drifts(tree), np.linalg.norm(flat - flat[:1], axis=-1), rtol=1e-13)
+    assert measured.drifts(np.array([[[0.0]], [[1e200]], [[np.nan]]])).ravel().tolist() == [0, np.inf, np.inf]
 
 
 def test_a_flat_network_is_the_network():
@@ -175,15 +175,20 @@ def test_a_flat_network_is_the_network():
         (options.Network("adapted"), True),
         (options.Factorisation(norm="l1"), True),
         (options.Scalar(), False),
-        (options.Custom("a.py:f"), None),
+        (options.Linear(), False),
     ],
 )
 def test_kinks_are_known(loss, kinks):
-    assert flow.has_kinks(loss) is kinks
+    assert measured.has_kinks(building.build_loss(loss)[0]) is kinks
+
+
+def test_kinks_of_a_loss_of_somebody_else_are_not_known(tmp_path):
+    (tmp_path / "a.py").write_text("def f(theta):\n    return abs(theta[0])\n")
+    assert measured.has_kinks(building.build_loss(options.Custom(f"{tmp_path}/a.py:f", 1))[0]) is None
 
 
 def test_the_command_and_the_figures_are_registered():
-    assert "flow" in COMMANDS
+    assert "flow" in commands()
     assert options.STUDIES["flow"] is options.Flow
     assert (FIGURES["D.1"], FIGURES["D.3"]) == (FigureD1, FigureD3)
     assert (FigureD1().step_size, FigureD1().ratios) == (0.001, (2, 5, 10, 20))

@@ -85,8 +85,9 @@ def _draw_distance(axes: Axes, picture: FlowPicture) -> None:
     axes.axhline(picture.radius, color="#bbbbbb", linewidth=0.7, zorder=0)
     known = [values[np.isfinite(values) & (values > 0)] for values in (picture.distance[:, 1:], picture.travelled[1:])]
     axes.set(yscale="log", ylabel=r"$\|\theta_k - \theta(k\eta)\|$")
-    words = [("Theorem 3", "--", "#333333"), ("with constants of each time", ":", "#333333"),
-             (r"travelled, $\eta$", "-.", "#555555")]  # fmt: skip
+    bounds = (("Theorem 3", "--", picture.bound), ("with constants of each time", ":", picture.local))
+    words = [(text, line, "#333333") for text, line, values in bounds if np.isfinite(values[:, 1:]).any()]
+    words.append((r"travelled, $\eta$", "-.", "#555555"))
     if all(values.size for values in known):
         low, high = known[0].min(), max(values.max() for values in known)
         error = np.nanmax(picture.flow_error, initial=0.0)

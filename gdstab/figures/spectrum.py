@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from gdstab.figures import style
 
@@ -29,11 +29,18 @@ def draw_spectrum(spectra: Spectra) -> Figure:
         [] if spectra.density is None else [_draw_density]
     )
     with style.style():
-        figure = style.new_figure(3.9 * len(panels), 3.1)
-        for axes, fill in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        figure = style.new_figure(3.9 * len(panels), 3.4)
+        row, entries = figure.subplots(1, len(panels), squeeze=False)[0], {}
+        for axes, fill in zip(row, panels, strict=True):
             fill(axes, spectra)
             handles, labels = axes.get_legend_handles_labels()
-            axes.legend(handles, labels, fontsize=7, frameon=True, framealpha=0.9, edgecolor="none")
+            entries |= {label: handle for label, handle in zip(labels, handles, strict=True) if label not in entries}
+        if len(row) > 1:
+            row[0].set_title("ends of the spectrum")
+            row[1].set_title("density at the last point")
+            style.letter(row)
+        columns = 3 * len(panels)
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(columns, len(entries)))
     return figure
 
 
@@ -66,12 +73,18 @@ def _draw_minima(axes: Axes, spectra: Spectra) -> None:
     rest = rest[rest > 1e-9 * top.max()]
     both = np.concatenate([rest, top[top > 0]])
     bins = np.geomspace(np.quantile(both, 0.001), both.max() * 1.001, 60)
-    share = np.full(rest.size, 1 / top.size)
-    axes.hist(rest, bins=bins, weights=share, color=_REST, label="other positive")
+    if rest.size:
+        axes.hist(rest, bins=bins, weights=np.full(rest.size, 1 / top.size), color=_REST, label="other positive")
     axes.hist(top, bins=bins, weights=np.full(top.size, 1 / top.size), histtype="step", color=_TOP, linewidth=1.4,
               label=r"$\lambda_{\max}$")  # fmt: skip
     _mark_thresholds(axes.axvline, spectra)
     axes.set(xscale="log", xlabel="eigenvalue of the Hessian", ylabel="eigenvalues per minimum")
+    low, high = axes.get_xlim()
+    if high < 100 * low:  # powers of ten alone would be too few
+        axes.xaxis.set(
+            major_locator=FixedLocator(style.round_numbers(low, high)), major_formatter="{x:g}",
+            minor_formatter=NullFormatter(),
+        )  # fmt: skip
 
 
 def _draw_density(axes: Axes, spectra: Spectra) -> None:

@@ -26,6 +26,7 @@ class Panel(NamedTuple):
     attractors: Sequence[np.ndarray] = ()  # cycles [period, 2] that orbits end in
     overlay: Overlay = Overlay()
     background: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # x [n], y [m], excess loss [m, n]
+    names: tuple[str, str] = ("$x$", "$y$")  # of the axes
 
 
 def draw_trajectories(panels: Sequence[Panel]) -> Figure:
@@ -66,7 +67,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict:
     for points in panel.attractors:
         axes.plot(*points.T, **cycle, zorder=7)
         entries["attracting cycle"] = Line2D([], [], **cycle)
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel="$x$", ylabel="$y$")
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", xlabel=panel.names[0], ylabel=panel.names[1])
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     return entries

@@ -1,6 +1,5 @@
 """How far descent strays from gradient flow: distances for several step sizes, curvature, and the bound of paper D."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,29 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import figures, flow, records, sampling
+from gdstab import flow, sampling
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab.losses import NetworkRisk
+from gdstab.losses.network_models import ConvolutionalNetwork
+from gdstab.losses.pullback import Identity, Pullback
 from gdstab.studies import building, training
-from gdstab.studies import options as opt
-from gdstab.studies.flow import tube
+from gdstab.studies.flow import Flow, tube
 from gdstab.studies.flow.tube import Tube
 from gdstab.studies.memory import check_memory
-from gdstab.studies.options import Flow, describe
-from gdstab.studies.phases import SAVING, Phase, count, enter
+from gdstab.studies.phases import SAVING, Phase, count
+from gdstab.studies.work import Needs, Work
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
 _KINK_STEPS = 256  # of the flow in one of descent, where networks have kinks: leaves below 1 % of the deviation
-
-
 _FOLLOWING = "flow and descent from every start"
 
 
-class Study(NamedTuple):
-    """A complete run on disk."""
+class Setting(NamedTuple):
+    """What the options stand for."""
 
-    record: records.Record
-    fresh: bool  # made just now, not read back
+    loss: LossFn
+    step_sizes: np.ndarray  # the largest first
+    starts: np.ndarray  # [starts, dim]
+    needs: Needs
 
 
 class Way(NamedTuple):
@@ -47,13 +48,33 @@ class Way(NamedTuple):
         return self.found.times[0][: _reached(self.found)]
 
 
-def run(options: Flow, *, progress: Callable | None = None) -> Study:
-    """Run the study, or read it back where a complete run of the same configuration is there.
+def prepare(options: Flow) -> Setting:
+    """Build and check everything."""
+    dtype = building.check_precision(options.precision)
+    loss, dim = building.build_loss(options.loss)
+    step_sizes = check_options(options, dtype)
+    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    moving = max(len(options.start), options.starts * dim) * len(step_sizes) * dtype.itemsize
+    recorded = int(min(options.points, options.time / options.step_size + 1))
+    memory = {"points" if options.points > options.starts else "starts": 2 * moving * (recorded + 2)}
+    check_memory(**memory)  # before the starts are drawn
+    return Setting(loss, step_sizes, starting_points(options, loss, dim, dtype), Needs(memory))
+
+
+def phases(options: Flow) -> dict[str, Phase]:
+    """What a run goes through."""
+    starts = 0 if options.start else max(options.starts, 0)
+    return {_FOLLOWING: Phase(10, starts), SAVING: Phase(1)}
+
+
+def measure(options: Flow, setting: Setting, work: Work):
+    """Follow flow and descent from every start.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
+    >>> from gdstab.studies import run
     >>> from gdstab.studies.options import Quadratic
     >>> small = dict(step_size=0.1, time=1.0, start=(1.0, 1.0), loss=Quadratic((1.0, 2.0)), samples=2)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -62,45 +83,18 @@ def run(options: Flow, *, progress: Callable | None = None) -> Study:
     >>> round(row["end"], 4), row["bound_until"], row["above_threshold_from"]
     (0.0339, 0.2, None)
     """
-    dtype = building.check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
-    step_sizes = check_options(options, dtype)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    moving = max(len(options.start), options.starts * dim) * len(step_sizes) * dtype.itemsize
-    recorded = int(min(options.points, options.time / options.step_size + 1))
-    check_memory(**{"points" if options.points > options.starts else "starts": 2 * moving * (recorded + 2)})
-    starts = starting_points(options, loss, dim, dtype)
-    record = records.begin(
-        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
-    )
-    if record.complete:
-        return Study(record, fresh=False)
-    enter(progress, _FOLLOWING)
+    work.enter(_FOLLOWING)
     ways = []
-    for start in starts:
-        ways.append(follow(loss, start, step_sizes, options))
-        count(progress)
-    enter(progress, SAVING)
-    provenance = records.provenance(dtype, seed=options.seed)
-    record.write_dataset(to_dataset(ways).assign_attrs(provenance=provenance))
-    names = ["figure", *(f"start_{number}" for number in range(1, len(ways)))]
-    for name, way in zip(names, ways, strict=True):
-        figures.save(figures.draw_flow(picture(way, options.radius)), record, name, note=describe(options))
-    summary = {
-        "parameters": dim,
-        "step_sizes": step_sizes.tolist(),
-        "kinks": has_kinks(options.loss),
-        "ways": [summarise(loss, way) for way in ways],
-        "figures": names,
-        "provenance": provenance,
+    for start in setting.starts:
+        ways.append(follow(setting.loss, start, setting.step_sizes, options))
+        count(work.progress)
+    return to_dataset(ways), {
+        "parameters": setting.starts.shape[1],
+        "step_sizes": setting.step_sizes,
+        "kinks": has_kinks(setting.loss),
+        "ways": [summarise(setting.loss, way) for way in ways],
+        "figures": ["figure", *(f"start_{number}" for number in range(1, len(ways)))],
     }
-    return Study(record.finish(summary), fresh=True)
-
-
-def phases(options: Flow) -> dict[str, Phase]:
-    """What a run goes through."""
-    starts = 0 if options.start else max(options.starts, 0)
-    return {_FOLLOWING: Phase(10, starts), SAVING: Phase(1)}
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:
@@ -133,35 +127,42 @@ def starting_points(options: Flow, loss: LossFn, dim: int, dtype) -> np.ndarray:
         if not np.isfinite(points).all():
             raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
         return points
-    network = isinstance(options.loss, opt.Network)
+    network = isinstance(_inside(loss), NetworkRisk)
     spread = (1.0 if network else _SPREAD) if options.spread is None else check_positive(options.spread, "spread")
     if network:
         return training.random_networks(options.loss, loss, options.starts, spread, options.seed, dtype)
     return np.asarray(sampling.gaussian(jax.random.key(options.seed), options.starts, dim, spread, dtype=dtype))
 
 
-def has_kinks(loss: opt.Loss) -> bool | None:
+def has_kinks(loss: LossFn) -> bool | None:
     """Whether the gradient jumps somewhere, so that the theorems do not apply as they stand; None if unknown."""
-    if isinstance(loss, opt.Custom):
+    inside = _inside(loss)
+    if isinstance(inside, NetworkRisk):
+        network = inside.network
+        return isinstance(network, ConvolutionalNetwork) or network.activation in {"relu", "leaky_relu"}
+    if isinstance(getattr(loss, "map", None), Identity):  # a user's own
         return None
-    if isinstance(loss, opt.Network):
-        return loss.model != "fully-connected" or loss.activation in ("relu", "leaky-relu")
-    return getattr(loss, "norm", "l2") == "l1"
+    return getattr(inside, "norm", "l2") == "l1"
 
 
-def flow_step(options: Flow) -> float | None:
+def flow_step(options: Flow, loss: LossFn) -> float | None:
     """The constant step of the flow; None for steps by tolerance."""
-    if options.flow_step is None and isinstance(options.loss, opt.Network) and has_kinks(options.loss):
+    if options.flow_step is None and isinstance(_inside(loss), NetworkRisk) and has_kinks(loss):
         return options.step_size / _KINK_STEPS
     return options.flow_step
+
+
+def _inside(loss: LossFn) -> LossFn:
+    """The loss that is pulled back to one vector."""
+    return loss.loss if isinstance(loss, Pullback) else loss
 
 
 def follow(loss: LossFn, start: np.ndarray, step_sizes: np.ndarray, options: Flow) -> Way:
     """Flow and descent with every step size from one start, and the curvature along the way that the flow came."""
     found = flow.deviation(
         loss, jnp.asarray(start), step_sizes, options.time, points=options.points, estimate_error=True,
-        observe=_itself, rtol=options.rtol, atol=options.atol, step=flow_step(options), max_steps=options.max_steps,
-        escape_radius=options.escape_radius,
+        observe=_itself, rtol=options.rtol, atol=options.atol, step=flow_step(options, loss),
+        max_steps=options.max_steps, escape_radius=options.escape_radius,
     )  # fmt: skip
     found = jax.tree.map(np.asarray, found)
     come = _reached(found)
@@ -189,10 +190,11 @@ def summarise(loss: LossFn, way: Way) -> dict:
     """One start: how the flow ended, its curvature, and a row for every step size."""
     found, around, times = way.found, way.tube, way.times
     grid, last = times[around.rows], len(times) - 1
-    error = _plain(found.flow_error[0, : last + 1].max())
+    error = found.flow_error[0, : last + 1].max()
+    slack = float(error) if np.isfinite(error) else 0.0
     worst = found.distance[:, : last + 1].max(axis=1)
     resolved = 1e4 * np.finfo(worst.dtype).eps * np.linalg.norm(way.start)
-    clear = np.isfinite(worst) & (worst > 10 * (error or 0.0) + resolved)
+    clear = np.isfinite(worst) & (worst > 10 * slack + resolved)
     said = flow.diagnose(
         loss, flow.Flow(jnp.asarray(found.flow_theta), found.time, found.status, found.num_steps, None)
     )
@@ -200,16 +202,16 @@ def summarise(loss: LossFn, way: Way) -> dict:
         "start": way.start.tolist() if way.start.size <= 16 else None,
         "flow": {
             "status": flow.FlowStatus(int(found.status)).name.lower(), "said": said, "time": float(found.time),
-            "steps": int(found.num_steps), "error": error, "loss": _plain(found.flow_loss[0, last]),
+            "steps": int(found.num_steps), "error": error, "loss": found.flow_loss[0, last],
         },
         "order": order(found.step_sizes[clear], worst[clear]),
         "curvature": {
-            "smallest": _plain(around.smallest[0].min()), "largest": _plain(around.largest[0].max()),
-            "residual": _plain(around.residual), "beta": _plain(around.smoothness.max()),
-            "gamma": _plain(around.gradient.max()), "integral_of_m": integral(grid, around.growth),
+            "smallest": around.smallest[0].min(), "largest": around.largest[0].max(),
+            "residual": around.residual, "beta": around.smoothness.max(),
+            "gamma": around.gradient.max(), "integral_of_m": integral(grid, around.growth),
         },
-        "max_step": _plain(around.max_step),
-        "rows": [_row(way, number, grid, error or 0.0) for number in range(len(found.step_sizes))],
+        "max_step": around.max_step,
+        "rows": [_row(way, number, grid, slack) for number in range(len(found.step_sizes))],
     }  # fmt: skip
 
 
@@ -228,7 +230,7 @@ def integral(times: np.ndarray, growth: np.ndarray) -> float | None:
     >>> integral(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.0, -1.0]))
     0.0
     """
-    return _plain(np.trapezoid(growth, times)) if len(times) > 1 else None
+    return float(np.trapezoid(growth, times)) if len(times) > 1 else None
 
 
 def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
@@ -242,15 +244,15 @@ def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
     held, known = distance <= bound + error + rounding, np.isfinite(bound) & (distance > 10 * error)
     return {
         "step_size": eta,
-        "largest": _plain(distance.max()),
-        "end": _plain(distance[last]),
-        "travelled": _plain(found.travelled[number, last]),
-        "drift": _plain(way.drift[number, : last + 1].max()),
-        "loss": _plain(found.loss[number, last]),
+        "largest": distance.max(),
+        "end": distance[last],
+        "travelled": found.travelled[number, last],
+        "drift": way.drift[number, : last + 1].max(),
+        "loss": found.loss[number, last],
         "bound_until": tube.holds_until(way.times, bound),
         "local_bound_until": tube.holds_until(way.times, local),
         "bound_holds": bool(held.all()),
-        "looseness": _plain((bound[known] / distance[known])[-1]) if known.any() else None,
+        "looseness": (bound[known] / distance[known])[-1] if known.any() else None,
         "above_threshold_from": float(grid[above[0]]) if above.size else None,
     }
 
@@ -278,18 +280,6 @@ def to_dataset(ways: list[Way]) -> xr.Dataset:
     return xr.Dataset(data, {"step_size": first.step_sizes, "time": first.times[0], "path": ["flow", "descent"]})
 
 
-def picture(way: Way, radius: float) -> figures.FlowPicture:
-    """What the figure of one start shows."""
-    found, around, times = way.found, way.tube, way.times
-    upto = slice(0, len(times))
-    return figures.FlowPicture(
-        step_sizes=found.step_sizes, times=times, distance=found.distance[:, upto],
-        travelled=found.travelled[0, upto], flow_error=found.flow_error[0, upto], loss=found.loss[:, upto],
-        flow_loss=found.flow_loss[0, upto], grid=times[around.rows], bound=around.bound, local=around.local,
-        radius=radius, smallest=around.smallest, largest=around.largest, growth=around.growth,
-    )  # fmt: skip
-
-
 def _reached(found) -> int:
     """How many of the recorded times the flow reached."""
     return int(np.isfinite(found.flow_loss[0]).sum()) or 1
@@ -299,10 +289,6 @@ def _pad(values: np.ndarray, length: int) -> np.ndarray:
     """Filled up along the last axis: a flow that stopped early has fewer times than another."""
     rest = [(0, 0)] * (values.ndim - 1) + [(0, length - values.shape[-1])]
     return np.pad(values, rest, constant_values=-1 if values.dtype.kind == "i" else np.nan)
-
-
-def _plain(value) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _itself(theta):

@@ -9,7 +9,7 @@ import numpy as np
 
 from gdstab import curvature, ensembles
 from gdstab._types import LossFn, Point
-from gdstab.studies.options import Flow
+from gdstab.studies.flow import Flow
 from gdstab.theory import flow_bounds
 
 

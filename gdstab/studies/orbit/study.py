@@ -1,6 +1,5 @@
-"""The study behind Figure 2 of paper A: single orbits, one panel for each step size, and where they end."""
+"""Single orbits, one panel for each step size, where they end, and the cycles that some of them end in."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -8,74 +7,69 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import ensembles, figures, orbits, records, updates
+from gdstab import ensembles, orbits, updates
+from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_step_sizes
-from gdstab.outcomes import Outcome
+from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
-from gdstab.studies.heatmap.study import hyperbola
-from gdstab.studies.memory import check_memory
-from gdstab.studies.options import Orbit, Scalar, describe
-from gdstab.studies.phases import SAVING, Phase, enter
-from gdstab.theory import scalar
+from gdstab.studies.orbit import Orbit
+from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.work import Needs, Work
+from gdstab.theory import known
 
 FAN = ((0.074, 0.76), (0.30, 0.86), (0.72, 0.60), (0.90, 0.12), (0.556, 0.10), (0.16, 0.22))
 """Where the default orbits of a panel begin, as shares of its box."""
 
-
 WIDE, CLOSE = ((-0.2, 2.5), (0.0, 2.5)), ((0.7, 1.25), (0.65, 1.2))
 """What the panels of Figure 2 show: the stable minima, and the cycles that are there when none is stable."""
 
-
-class Study(NamedTuple):
-    """A complete run on disk; its `dataset` holds the orbits."""
-
-    record: records.Record
-    fresh: bool  # made just now, not read back
+_SIDE = 160  # of the grid of a panel on which the loss is known
 
 
-def run(options: Orbit, *, progress: Callable | None = None) -> Study:
-    """Follow every orbit, say how it ends, draw the panels; or read the run back where it is complete."""
+class Setting(NamedTuple):
+    """What the options stand for."""
+
+    loss: LossFn
+    step_sizes: np.ndarray  # [panels]
+    boxes: np.ndarray  # [panels, 2, 2]
+    starts: np.ndarray  # [panels, orbits, dim]
+    stopping: StoppingRule
+    needs: Needs
+
+
+def prepare(options: Orbit) -> Setting:
+    """Build and check everything."""
     dtype = building.check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     check_count(options.num_steps, "num_steps", least=0)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     building.check_tolerances(options, loss, dim)
-    boxes = _boxes(options)
+    boxes = _boxes(options, loss)
     starts = _starts(options, boxes, dim).astype(dtype)
-    stopping = building.build_stopping(options)
-    check_memory(num_steps=2 * starts.size * (options.num_steps + 1) * dtype.itemsize)
-    record = records.begin(
-        options.out, building.configuration(options), overwrite=options.overwrite, resume=options.resume
-    )
-    if record.complete:
-        return Study(record, fresh=False)
-    enter(progress, "ends")
-    rule = updates.gradient_descent()
-    ends = [ensembles.run(rule, loss, points, step, stopping) for points, step in zip(starts, step_sizes, strict=True)]
-    enter(progress, "paths")
-    paths = np.stack([
-        follow(rule, loss, points, step, options.num_steps) for points, step in zip(starts, step_sizes, strict=True)
-    ])  # fmt: skip
-    enter(progress, SAVING)
-    dataset = _dataset(step_sizes, paths, ends)
-    provenance = records.provenance(dtype)
-    record.write_dataset(dataset.assign_attrs(provenance=provenance))
-    panels = [
-        figures.Panel(
-            step_size=float(step), box=box, paths=[path[:, :2] for path in panel_paths],
-            attractors=_cycles(rule, loss, end, step), overlay=_overlay(options, float(step), box),
-            background=_background(loss, box, dtype) if dim == 2 else None,
-        )
-        for step, box, panel_paths, end in zip(step_sizes, boxes, paths, ends, strict=True)
-    ]  # fmt: skip
-    figures.save(figures.draw_trajectories(panels), record, note=describe(options))
-    return Study(record.finish({"orbits": _table(step_sizes, starts, ends), "provenance": provenance}), fresh=True)
+    size = starts.size * (options.num_steps + 1) * dtype.itemsize
+    background = _SIDE**2 * len(boxes) * dtype.itemsize
+    needs = Needs({"num_steps": 2 * size}, size + background)
+    return Setting(loss, step_sizes, boxes, starts, building.build_stopping(options), needs)
 
 
-PHASES = {"ends": Phase(1), "paths": Phase(1), SAVING: Phase(2)}
-"""What a run goes through."""
+def phases(_: Orbit) -> dict[str, Phase]:
+    """What a run goes through."""
+    return {"ends": Phase(1), "paths": Phase(1), SAVING: Phase(2)}
+
+
+def measure(options: Orbit, setting: Setting, work: Work):
+    """Run every orbit to its end; then keep the first updates of each, and the cycle that it ends in."""
+    rule, loss, panels = updates.gradient_descent(), setting.loss, (setting.starts, setting.step_sizes)
+    work.enter("ends")
+    ends = [ensembles.run(rule, loss, points, step, setting.stopping) for points, step in zip(*panels, strict=True)]
+    work.enter("paths")
+    paths = [follow(rule, loss, points, step, options.num_steps) for points, step in zip(*panels, strict=True)]
+    summary = {"orbits": _rows(setting, ends)}
+    if len(summary["orbits"]) == 1:
+        summary["path"] = paths[0][0]
+    return _dataset(setting, np.stack(paths), ends, _cycles(rule, setting, ends)), summary
 
 
 def follow(rule, loss, starts, step_size, num_steps: int) -> np.ndarray:
@@ -89,28 +83,21 @@ def follow(rule, loss, starts, step_size, num_steps: int) -> np.ndarray:
     return np.concatenate([starts[:, None], ensembles.map_points(walk, starts)], axis=1)
 
 
-def _boxes(options: Orbit) -> list:
-    """One box for each step size; a single box serves all."""
-    given = options.boxes or [CLOSE if _beyond(options.loss, step) else WIDE for step in options.step_sizes]
-    boxes = list(given) * (len(options.step_sizes) if len(given) == 1 else 1)
+def _boxes(options: Orbit, loss: LossFn) -> np.ndarray:
+    """One box for each step size; a single box serves all. Closer where no minimum of a product is stable."""
+    about = known(loss)
+    critical = np.inf if about.hyperbola is None else about.critical_step
+    boxes = options.boxes or [CLOSE if step > critical else WIDE for step in options.step_sizes]
+    boxes = list(boxes) * (len(options.step_sizes) if len(boxes) == 1 else 1)
     if len(boxes) != len(options.step_sizes):
         raise ValueError(
             f"--boxes takes one box for all step sizes, or one for each of the {len(options.step_sizes)}, but got "
             f"{len(boxes)}: give four numbers per panel"
         )
-    return [tuple(map(tuple, check_box(box, 2).tolist())) for box in boxes]
+    return np.stack([check_box(box, 2) for box in boxes])
 
 
-def _beyond(loss, step_size: float) -> bool:
-    """Whether no minimum of a product of two scalars is stable at this step size."""
-    return _is_product(loss) and step_size > scalar.critical_step(loss.target, loss.scale)
-
-
-def _is_product(loss) -> bool:
-    return isinstance(loss, Scalar) and loss.depth == 2 and loss.target > 0
-
-
-def _starts(options: Orbit, boxes, dim: int) -> np.ndarray:
+def _starts(options: Orbit, boxes: np.ndarray, dim: int) -> np.ndarray:
     """Initial points `[panels, orbits, dim]`."""
     if options.start:
         if len(options.start) % dim:
@@ -121,58 +108,56 @@ def _starts(options: Orbit, boxes, dim: int) -> np.ndarray:
         return np.repeat(points, len(boxes), axis=0)
     if dim != 2:
         raise ValueError(f"the loss has {dim} parameters: give the initial points with --start, {dim} numbers each")
-    sides = np.asarray(boxes, float)  # [panels, 2, 2]
-    return sides[:, None, :, 0] + np.asarray(FAN) * (sides[:, None, :, 1] - sides[:, None, :, 0])
+    return boxes[:, None, :, 0] + np.asarray(FAN) * (boxes[:, None, :, 1] - boxes[:, None, :, 0])
 
 
-def _dataset(step_sizes, paths, ends) -> xr.Dataset:
+def _rows(setting: Setting, ends) -> list[dict]:
+    """One row per orbit."""
+    return [
+        {
+            "step_size": step, "start": start, "outcome": Outcome(int(end.outcome[i])).name.lower(),
+            "steps": int(end.steps[i]), "period": int(end.period[i]), "end": end.theta[i], "loss": end.loss[i],
+        }
+        for step, points, end in zip(setting.step_sizes, setting.starts, ends, strict=True)
+        for i, start in enumerate(points)
+    ]  # fmt: skip
+
+
+def _cycles(rule, setting: Setting, ends) -> np.ndarray:
+    """The cycles that orbits end in, `[panels, orbits, longest period, dim]`; NaN behind the period of each."""
+    longest = max(int(end.period.max()) for end in ends)
+    if not longest:
+        return np.empty((*setting.starts.shape[:2], 0, setting.starts.shape[2]), setting.starts.dtype)
+    cycles = np.stack([
+        follow(rule, setting.loss, end.theta, step, longest - 1)
+        for end, step in zip(ends, setting.step_sizes, strict=True)
+    ])  # fmt: skip
+    periods = np.stack([end.period for end in ends])
+    cycles[np.arange(longest) >= periods[..., None]] = np.nan
+    return cycles
+
+
+def _dataset(setting: Setting, paths: np.ndarray, ends, cycles: np.ndarray) -> xr.Dataset:
+    """Paths, ends and cycles; the boxes of the panels, and in two dimensions the loss above its floor on a grid."""
     dims = ("step_size", "orbit")
     data = {name: (dims, np.stack([getattr(end, name) for end in ends])) for name in ("outcome", "steps", "period")}
     data |= {
         "theta": ((*dims, "step", "coordinate"), paths),
         "end": ((*dims, "coordinate"), np.stack([end.theta for end in ends])),
         "end_loss": (dims, np.stack([end.loss for end in ends])),
+        "cycle": ((*dims, "phase", "coordinate"), cycles),
+        "box": (("step_size", "axis", "edge"), setting.boxes),
     }
     names = " ".join(verdict.name.lower() for verdict in Outcome)
     data["outcome"] += ({"flag_values": [int(verdict) for verdict in Outcome], "flag_meanings": names},)
-    return xr.Dataset(data, {"step_size": step_sizes, "step": np.arange(paths.shape[2])})
+    if paths.shape[-1] == 2:
+        grids = [_excess(setting.loss, box, paths.dtype) for box in setting.boxes]
+        data["excess_loss"] = (("step_size", "row", "column"), np.stack(grids))
+    return xr.Dataset(data, {"step_size": setting.step_sizes, "step": np.arange(paths.shape[2])})
 
 
-def _table(step_sizes, starts, ends) -> list[dict]:
-    """One row per orbit, as plain numbers; what is not finite is null."""
-    rows = []
-    for step, points, end in zip(step_sizes, starts, ends, strict=True):
-        for i, start in enumerate(points):
-            last = [float(x) if np.isfinite(x) else None for x in (*end.theta[i], end.loss[i])]
-            rows.append({
-                "step_size": float(step), "start": start.tolist(), "outcome": Outcome(int(end.outcome[i])).name.lower(),
-                "steps": int(end.steps[i]), "period": int(end.period[i]), "end": last[:-1], "loss": last[-1],
-            })  # fmt: skip
-    return rows
-
-
-def _cycles(rule, loss, end, step_size) -> list[np.ndarray]:
-    """The different cycles that orbits ended in, `[period, 2]` each."""
-    found = []
-    for theta, period in zip(end.theta, end.period, strict=True):
-        if period and not any(
-            np.linalg.norm(theta[:2] - cycle, axis=1).min() < 1e-3 * np.abs(cycle).max() for cycle in found
-        ):
-            found.append(follow(rule, loss, theta[None], step_size, int(period) - 1)[0][:, :2])
-    return found
-
-
-def _overlay(options: Orbit, step_size: float, box) -> figures.Overlay:
-    loss = options.loss
-    if not _is_product(loss):
-        return figures.Overlay()
-    return figures.Overlay(*hyperbola(step_size, box, loss.target, loss.scale))
-
-
-def _background(loss, box, dtype, num: int = 160):
-    """The loss above its floor on a grid of the panel."""
-    grid = GridSource(box, (num, num), dtype=dtype)
-    points = grid(jnp.arange(num * num))
+def _excess(loss: LossFn, box: np.ndarray, dtype) -> np.ndarray:
+    """The loss above its floor at the centres of the cells of a box, `[y, x]`."""
+    points = GridSource(box, (_SIDE, _SIDE), dtype=dtype)(jnp.arange(_SIDE**2))
     excess = ensembles.map_points(loss, points) - float(getattr(loss, "loss_floor", 0.0))
-    x, y = np.asarray(points).reshape(num, num, 2).transpose(2, 0, 1)
-    return x[:, 0], y[0], excess.reshape(num, num).T
+    return excess.reshape(_SIDE, _SIDE).T

@@ -1,36 +1,27 @@
-"""`gdstab flow`."""
+"""The table of descent beside gradient flow, and a figure for every start."""
 
-from collections.abc import Sequence
+import numpy as np
 
-from gdstab.cli import process, report
-from gdstab.studies.options import Flow, describe
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the study, or read it back; print distances, curvature and bounds for every start."""
-    options = process.parse(Flow, arguments, "flow")
-    process.configure(options.precision)
-    from gdstab.studies import flow  # noqa: PLC0415 (JAX is configured first)
-
-    with report.Progress(flow.phases(options)) as progress:
-        study = flow.run(options, progress=progress)
-    summary = study.record.summary
-    print(describe(options), end="\n\n")
-    print("\n\n".join(_start(number, way, summary) for number, way in enumerate(summary["ways"])))
-    note = "Results" if study.fresh else "This run was complete already; nothing was computed. Results"
-    print(f"\n{note}: {study.record.path}")
-    return 0
+from gdstab import figures, records
+from gdstab.studies.options import read
+from gdstab.studies.tables import number
+from gdstab.studies.tables import table as columns
 
 
-def _start(number: int, way: dict, summary: dict) -> str:
+def table(summary: dict) -> str:
+    """Distances, curvature and bounds for every start."""
+    return "\n\n".join(_start(i, way, summary) for i, way in enumerate(summary["ways"]))
+
+
+def _start(i: int, way: dict, summary: dict) -> str:
     flow, curvature = way["flow"], way["curvature"]
     lines = [
-        f"Start {number}, {summary['parameters']:,} parameters. Flow: {flow['said']}",
+        f"Start {i}, {summary['parameters']:,} parameters. Flow: {flow['said']}",
         f"Error of the flow {_error(flow)}; along it the Hessian lies "
         f"between {_short(curvature['smallest'])} and {_short(curvature['largest'])} (residual "
         f"{_short(curvature['residual'])})",
         "",
-        _table(way["rows"]),
+        _rows(way["rows"]),
         "",
     ]
     if way["order"] is not None:
@@ -42,7 +33,7 @@ def _start(number: int, way: dict, summary: dict) -> str:
         f"Theorem 3, corrected, keeps descent within epsilon until the end for step sizes below "
         f"{_short(way['max_step'])}",
         *_warnings(way["rows"], summary["kinks"]),
-        *_unknown(curvature),
+        *unknown(curvature),
     ]
     return "\n".join(lines)
 
@@ -50,22 +41,23 @@ def _start(number: int, way: dict, summary: dict) -> str:
 def _error(flow: dict) -> str:
     if not flow["steps"]:
         return "-"
-    return _short(flow["error"] or "not resolved (lower --rtol)")
+    return _short(flow["error"]) if flow["error"] else "not resolved (lower --rtol)"
 
 
-def _unknown(curvature: dict) -> list[str]:
+def unknown(curvature: dict) -> list[str]:
+    """What is said where there is no bound."""
     if None not in (curvature["beta"], curvature["gamma"]):
         return []
     return ["The gradient or the Hessian is not finite somewhere within epsilon: there is no bound; lower --radius"]
 
 
-def _table(rows: list[dict]) -> str:
+def _rows(rows: list[dict]) -> str:
     header = (
         "step size", "distance at most", "at the end", "travelled", "loss", "bound until", "local bound until",
         "bound / distance",
     )  # fmt: skip
     names = ("largest", "end", "travelled", "loss", "bound_until", "local_bound_until", "looseness")
-    return report.table([header, *((f"{row['step_size']:g}", *(_short(row[name]) for name in names)) for row in rows)])
+    return columns([header, *((f"{row['step_size']:g}", *(_short(row[name]) for name in names)) for row in rows)])
 
 
 def _warnings(rows: list[dict], kinks: bool | None) -> list[str]:
@@ -84,5 +76,27 @@ def _warnings(rows: list[dict], kinks: bool | None) -> list[str]:
     return lines
 
 
-def _short(value: float | str | None) -> str:
-    return value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"
+def _short(value: float | None) -> str:
+    return number(value, ".4g")
+
+
+def draw(record: records.Record) -> dict:
+    """A figure for every start, the first by the name that a single one has."""
+    radius, dataset = read(record.configuration).radius, record.dataset
+    starts = (dataset.isel(start=i) for i in range(dataset.sizes["start"]))
+    drawn = [figures.draw_flow(_picture(one, radius)) for one in starts]
+    return dict(zip(record.summary["figures"], drawn, strict=True))
+
+
+def _picture(one, radius: float) -> figures.FlowPicture:
+    """What the dataset of one start shows, of the times to which its flow came."""
+    known, rows = one["flow_loss"].values, one["tube_rows"].values
+    upto, grid = slice(0, int(np.isfinite(known).sum()) or 1), slice(0, int((rows >= 0).sum()))
+    along = {name: one[name].values[:, upto] for name in ("distance", "loss", "bound", "local")}
+    tube = {name: one[f"tube_{name}"].values[..., grid] for name in ("smallest", "largest", "growth")}
+    times = one["time"].values[upto]
+    return figures.FlowPicture(
+        step_sizes=one["step_size"].values, times=times, travelled=one["travelled"].values[0, upto],
+        flow_error=one["flow_error"].values[upto], flow_loss=known[upto], grid=times[rows[grid]], radius=radius,
+        **along, **tube,
+    )  # fmt: skip
