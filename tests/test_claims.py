@@ -132,16 +132,16 @@ def test_fast_claims_come_to_the_known_verdict(name):
 
 
 def test_the_counterexample_lies_on_the_minima():
-    target, loss = claims.a.minima.small_problem(jax.random.key(1))
+    target, loss = problems.small_problem(jax.random.key(1))
     del target
-    path = claims.a.minima.vanishing_path(jax.random.key(1), [1.0, 1e3])
+    path = problems.vanishing_path(jax.random.key(1), [1.0, 1e3])
     assert path[1, 0] > 1e3  # the norm
     assert 0 < path[1, 1] < 1e-5  # the least positive eigenvalue
     assert loss.scale == 1.0
 
 
 def test_positive_spectrum_is_that_of_the_hessian(key):
-    target, loss = claims.a.minima.small_problem(key)
+    target, loss = problems.small_problem(key)
     theta = jax.tree.map(lambda leaf: leaf[0], problems.random_minima(key, target, (2, 2, 2), 1))
     exact = problems.spectra(loss, jax.tree.map(lambda leaf: leaf[None], theta))[0, -4:]
     np.testing.assert_allclose(problems.positive_spectrum(loss, theta), exact, rtol=1e-9)

@@ -153,11 +153,11 @@ def bounded_losses(key):
 )
 def experiment_eigenvalues(key):
     """At random minima of growing norm, and along the path and the line where it fails."""
-    target, loss = paper_a_minima.small_problem(key)
+    target, loss = problems.small_problem(key)
     points = problems.random_minima(key, target, paper_a_minima.WIDTHS, 2000)
     norms = np.sqrt(sum(np.sum(np.asarray(leaf) ** 2, axis=(1, 2)) for leaf in points))
     tops = problems.spectra(loss, points)[:, -1]
-    path = paper_a_minima.vanishing_path(key, np.array([1.0, 1e2, 1e4]))
+    path = problems.vanishing_path(key, np.array([1.0, 1e2, 1e4]))
     line = paper_a_minima.invisible_line(key, [0.0, 1e3])
     numbers = {
         "h = 2, random minima: correlation of log norm and log lambda_max": np.corrcoef(np.log(norms), np.log(tops))[

@@ -9,13 +9,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gdstab import curvature, ensembles, stability, updates
+from gdstab import curvature, ensembles, stability, theory, updates
 from gdstab._numerics import matmul
 from gdstab._types import Theta
+from gdstab.claims.registry import require
 from gdstab.estimators import clopper_pearson_interval
 from gdstab.losses import LinearNetwork
 from gdstab.outcomes import StoppingRule
-from gdstab.theory.factorisations import Layers, random_factorisation
+from gdstab.theory.factorisations import Layers
 
 ARCHITECTURES = (
     (2, 2, 2), (3, 2, 2), (2, 4, 3), (2, 2, 2, 2), (2, 3, 3, 2), (1, 1, 1, 1),
@@ -24,6 +25,10 @@ ARCHITECTURES = (
 """Widths, filling ones first; the last four are non-filling."""
 
 
+SINGULAR_VALUES = (1.5, 1.0)
+WIDTHS, DEEP_WIDTHS = (2, 2, 2), (2, 3, 3, 2)
+SCALE = 1.0
+"""Of the small whitened problems on which paper A's claims are tested."""
 DESCENT = updates.gradient_descent()
 
 
@@ -72,7 +77,9 @@ def whitened(target: Float[Array, "d_out d_in"], scale: float = 1.0) -> LinearNe
 
 def random_minima(key: PRNGKeyArray, target: Float[Array, "d_out d_in"], widths: Sequence[int], num: int) -> Theta:
     """Exact random minima for whitened data, leaves [num, ...]."""
-    draw = jax.jit(jax.vmap(lambda k: random_factorisation(k, target, widths)))  # as one program: it compiles faster
+    draw = jax.jit(
+        jax.vmap(lambda k: theory.factorisations.random_factorisation(k, target, widths))
+    )  # as one program: it compiles faster
     return draw(jax.random.split(key, num))
 
 
@@ -127,3 +134,27 @@ def image_of_descent(loss, points, step_size):
 def singularity(loss, points, step_size) -> dict:
     """What sampled Jacobians of the map say, as a dictionary."""
     return stability.non_singularity(loss, points, step_size, map_points=ensembles.map_points)._asdict()
+
+
+def small_problem(key):
+    """A whitened 2 x 2 target and its loss, as in the body of the paper (c = 1)."""
+    target = with_singular_values(key, (2, 2), SINGULAR_VALUES)
+    return target, whitened(target, SCALE)
+
+
+def decoupled_network():
+    """A tanh network with output bias on inputs +1 and -1: whatever the rest, the bias has the curvature 4c."""
+    return Shallow(jnp.array([[1.0, -1.0]]), jnp.array([[0.7, -0.1]]), jnp.tanh)
+
+
+def vanishing_path(key, stretches):
+    """Along the path of minima: norm, least and largest positive eigenvalue, distance from M."""
+    target, loss = small_problem(key)
+    rows = []
+    for stretch in stretches:
+        theta = theory.counterexamples.vanishing_eigenvalue_path(target, WIDTHS, float(stretch))
+        values = positive_spectrum(loss, theta)
+        require(distance_off(loss, theta) < 1e-12, f"the path leaves M at stretch {stretch:g}")
+        require(values.size == 4 and values[0] > 0, "an eigenvalue that is positive by Theorem 10 vanishes")
+        rows.append((norm(theta), values[0], values[-1]))
+    return np.array(rows)

@@ -8,15 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, minima, updates
-from gdstab._numerics import check_precision  # noqa: F401
+from gdstab import ensembles, losses, minima, theory, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count
 from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import StoppingRule, check_range, resolution
 from gdstab.studies import options as opt
 from gdstab.studies import training, user_files
-from gdstab.theory import factorisations, known
 
 
 def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
@@ -227,10 +225,10 @@ def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) 
     loss, dim = build_loss(options)
     inside = getattr(loss, "loss", None)
     if isinstance(inside, losses.LinearNetwork):
-        target, widths = jnp.asarray(inside.targets, dtype), known(loss).widths
+        target, widths = jnp.asarray(inside.targets, dtype), theory.known(loss).widths
 
         def draw(number):
-            layers = factorisations.random_factorisation(jax.random.fold_in(key, number), target, widths, spread)
+            layers = theory.factorisations.random_factorisation(jax.random.fold_in(key, number), target, widths, spread)
             return jnp.concatenate([layer.ravel() for layer in layers])
 
         return np.asarray(ensembles.map_points(draw, np.arange(num, dtype=np.uint32)))

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gdstab import figures, records
+from gdstab._numerics import check_precision
 from gdstab.studies import building, room_of
 from gdstab.studies.memory import check_memory
 from gdstab.studies.options import describe, read
@@ -53,7 +54,7 @@ def run(options: Any, *, progress: Callable[[int, int], None] | None = None, tea
     {'minimum': 114, 'strict_saddle': 8, 'degenerate': 0}
     """
     study = importlib.import_module(f"{room_of(options)}.study")
-    building.check_precision(options.precision)
+    check_precision(options.precision)
     setting = study.prepare(options)
     check_memory(**setting.needs.memory)
     record = team.in_turn(

@@ -8,8 +8,16 @@ import numpy as np
 
 from gdstab import ensembles, orbits, sampling, stability
 from gdstab.claims import problems
-from gdstab.claims.a.minima import SCALE, WIDTHS, small_problem, vanishing_path
-from gdstab.claims.problems import DESCENT, image_of_descent, singularity
+from gdstab.claims.problems import (
+    DESCENT,
+    SCALE,
+    WIDTHS,
+    decoupled_network,
+    image_of_descent,
+    singularity,
+    small_problem,
+    vanishing_path,
+)
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import Quadratic, ScalarProduct
@@ -17,11 +25,6 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.stability import Stability
 from gdstab.theory import linear
 from gdstab.theory.factorisations import balanced_factorisation
-
-
-def decoupled_network():
-    """A tanh network with output bias on inputs +1 and -1: whatever the rest, the bias has the curvature 4c."""
-    return problems.Shallow(jnp.array([[1.0, -1.0]]), jnp.array([[0.7, -0.1]]), jnp.tanh)
 
 
 @claim(

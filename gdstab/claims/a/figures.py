@@ -7,8 +7,7 @@ import numpy as np
 
 from gdstab import basins, curvature, ensembles, figures, minima, orbits, sampling, stability
 from gdstab.claims import problems
-from gdstab.claims.a.dynamics import decoupled_network
-from gdstab.claims.problems import DESCENT, singularity
+from gdstab.claims.problems import DESCENT, decoupled_network, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import ScalarProduct

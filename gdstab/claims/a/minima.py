@@ -9,22 +9,13 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature, ensembles, minima, updates
 from gdstab.claims import problems
+from gdstab.claims.problems import DEEP_WIDTHS, SCALE, SINGULAR_VALUES, WIDTHS, small_problem, vanishing_path
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import LinearNetwork
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory import counterexamples, linear
 from gdstab.theory.factorisations import balanced_factorisation
-
-SINGULAR_VALUES = (1.5, 1.0)
-WIDTHS, DEEP_WIDTHS = (2, 2, 2), (2, 3, 3, 2)
-SCALE = 1.0
-
-
-def small_problem(key):
-    """A whitened 2 x 2 target and its loss, as in the body of the paper (c = 1)."""
-    target = problems.with_singular_values(key, (2, 2), SINGULAR_VALUES)
-    return target, problems.whitened(target, SCALE)
 
 
 @claim(
@@ -159,19 +150,6 @@ def inertia_at_minima(key):
         "not: the second term of the Hessian does not vanish there."
     )
     return Finding(judge(agree and found == linear.minimum_inertia(WIDTHS), agree), numbers, note)
-
-
-def vanishing_path(key, stretches):
-    """Along the path of minima: norm, least and largest positive eigenvalue, distance from M."""
-    target, loss = small_problem(key)
-    rows = []
-    for stretch in stretches:
-        theta = counterexamples.vanishing_eigenvalue_path(target, WIDTHS, float(stretch))
-        values = problems.positive_spectrum(loss, theta)
-        require(problems.distance_off(loss, theta) < 1e-12, f"the path leaves M at stretch {stretch:g}")
-        require(values.size == 4 and values[0] > 0, "an eigenvalue that is positive by Theorem 10 vanishes")
-        rows.append((problems.norm(theta), values[0], values[-1]))
-    return np.array(rows)
 
 
 def invisible_line(key, distances):

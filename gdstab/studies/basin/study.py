@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from gdstab import basins, ensembles, stability, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
@@ -41,7 +42,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Basin) -> Setting:
     """Build and check everything."""
-    dtype, stopping = building.check_precision(options.precision), building.build_stopping(options)
+    dtype, stopping = check_precision(options.precision), building.build_stopping(options)
     loss, dim = building.build_loss(options.loss)
     step_sizes = check_step_sizes(parse_range(options.step_sizes), dtype)  # [steps]
     check_count(options.samples, "samples")

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import bifurcation
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building
@@ -37,7 +38,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Bifurcation) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     step_sizes = check_options(options, dtype)

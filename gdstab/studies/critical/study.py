@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import basins, curvature, ensembles, estimators, minima, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_positive, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Critical) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes, what = check_step_sizes(parse_range(options.step_sizes), dtype), known(loss)
     check_box(options.box, 2)

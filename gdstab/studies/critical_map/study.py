@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import basins, boundaries, stability, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_loss, check_positive, check_resolution
 from gdstab.outcomes import Outcome, StoppingRule
@@ -40,7 +41,7 @@ class Setting(NamedTuple):
 
 def prepare(options: CriticalMap) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     stopping = building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import bifurcation, ensembles, estimators, orbits, sampling, theory
-from gdstab._numerics import magnitude
+from gdstab._numerics import check_precision, magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
@@ -50,7 +50,7 @@ class Search(NamedTuple):
 
 def prepare(options: Cycle) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     check_options(options, dim, dtype)

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import ensembles, sampling
+from gdstab._numerics import check_precision
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
@@ -57,7 +58,7 @@ class Unit(NamedTuple):
 
 def prepare(options: Escape) -> Setting:
     """Build and check everything, so that a mistake leaves no directory behind."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     for name in ("samples", "ball_starts", "cells", "chunk", "walks", "walk_steps"):
         check_count(getattr(options, name), name)
     if options.manifold_cells == 1:

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from gdstab import flow, sampling
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
-from gdstab.losses import NetworkRisk
-from gdstab.losses.network_models import ConvolutionalNetwork
+from gdstab.losses import ConvolutionalNetwork, NetworkRisk
 from gdstab.losses.pullback import Identity, Pullback
 from gdstab.studies import building, training
 from gdstab.studies.flow import Flow, tube
@@ -50,7 +50,7 @@ class Way(NamedTuple):
 
 def prepare(options: Flow) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes = check_options(options, dtype)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))

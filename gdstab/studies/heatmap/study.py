@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from gdstab import basins, stability, theory, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_loss, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
@@ -30,7 +31,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Heatmap) -> Setting:
     """Build and check everything."""
-    dtype, stopping = building.check_precision(options.precision), building.build_stopping(options)
+    dtype, stopping = check_precision(options.precision), building.build_stopping(options)
     loss, dim = building.build_loss(options.loss)
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.

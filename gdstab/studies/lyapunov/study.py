@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import basins, lyapunov, sampling, theory
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
@@ -45,7 +46,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Lyapunov) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
     loss, dim = building.build_loss(options.loss)
     check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))

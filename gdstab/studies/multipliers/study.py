@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, stability, theory, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
@@ -55,7 +56,7 @@ class Minimum(NamedTuple):
 
 def prepare(options: Multipliers) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     stopping = building.build_stopping(options)
     _check(options, dtype)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import ensembles, orbits, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
@@ -40,7 +41,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Orbit) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     check_count(options.num_steps, "num_steps", least=0)

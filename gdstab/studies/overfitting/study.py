@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import ensembles, estimators, figures, records, updates
+from gdstab._numerics import check_precision
 from gdstab._validate import check_count, check_positive
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, pieces
@@ -60,7 +61,7 @@ def run(options: Overfitting, *, progress: Callable[[int, int], None] | None = N
     >>> study.record.summary["rows"][0]["counts"]["{1,2,3}"]
     50
     """
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     _check(options)
     building.check_tolerances(options)  # saddles are met by the gradient alone
     problems = [[endings.draw_target(widths, options.seed, n, dtype) for n in range(options.datasets)]

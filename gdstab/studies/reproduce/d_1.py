@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from gdstab import data, ensembles, figures, flow, records
+from gdstab._numerics import check_precision
 from gdstab._validate import check_count, check_positive
-from gdstab.losses import NetworkRisk
-from gdstab.losses.network_models import ConvolutionalNetwork, FullyConnected
-from gdstab.studies import building, training
+from gdstab.losses import ConvolutionalNetwork, FullyConnected, NetworkRisk
+from gdstab.studies import training
 from gdstab.studies.flow.study import drifts, order
 from gdstab.studies.options.reproduce import FigureD1
 from gdstab.studies.phases import SAVING, Phase, count
@@ -43,7 +43,7 @@ class Trained(NamedTuple):
 
 def prepare(options: FigureD1) -> Setting:
     """Check everything, read the images, draw both networks."""
-    dtype, step_sizes = building.check_precision(options.precision), check_options(options)
+    dtype, step_sizes = check_precision(options.precision), check_options(options)
     shown = training.images(options.data, options.folder, options.samples, options.seed, balanced=False)
     return Setting(shown, networks(options, shown), step_sizes, dtype)
 

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from gdstab import figures, flow, orbits, records, updates
+from gdstab._numerics import check_precision
 from gdstab._validate import check_step_sizes
 from gdstab.losses import WorstCase
-from gdstab.studies import building
 from gdstab.studies.options import read
 from gdstab.studies.options.reproduce import FigureD2
 from gdstab.studies.phases import SAVING, Phase
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 def prepare(options: FigureD2) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(64)
+    dtype = check_precision(64)
     for name in ("extent", "reach"):
         if not getattr(options, name) >= _LEAST_REACH:
             raise ValueError(f"--{name} takes a number of at least 3, but got {getattr(options, name)}; raise it")

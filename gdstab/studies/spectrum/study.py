@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn, Point
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.studies import building
@@ -27,7 +28,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Spectrum) -> Setting:
     """Build and check everything."""
-    dtype = building.check_precision(options.precision)
+    dtype = check_precision(options.precision)
     loss, dim = building.build_loss(options.loss)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     for name in ("every", "samples", "num_matvecs"):
