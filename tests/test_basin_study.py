@@ -247,7 +247,7 @@ def test_nothing_is_called_exact_that_is_not_known(change):
 @pytest.mark.slow
 def test_every_distribution_fits_a_network_of_matrices(tmp_path, monkeypatch):
     """Eight parameters."""
-    monkeypatch.setattr(figures, "save", lambda *_: None)
+    monkeypatch.setattr(figures, "save", lambda *_, **__: None)
     for name in ("sobol", "stratified", "ball", "gaussian", "xavier", "balanced"):
         asked = options.Basin(
             step_sizes="0.2", samples=2**10, distribution=name, box=(-1.0, 1.0), radius=1.0, cells=(2,), replicates=4,
