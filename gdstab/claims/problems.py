@@ -77,9 +77,8 @@ def whitened(target: Float[Array, "d_out d_in"], scale: float = 1.0) -> LinearNe
 
 def random_minima(key: PRNGKeyArray, target: Float[Array, "d_out d_in"], widths: Sequence[int], num: int) -> Theta:
     """Exact random minima for whitened data, leaves [num, ...]."""
-    draw = jax.jit(
-        jax.vmap(lambda k: theory.factorisations.random_factorisation(k, target, widths))
-    )  # as one program: it compiles faster
+    random = theory.factorisations.random_factorisation
+    draw = jax.jit(jax.vmap(lambda k: random(k, target, widths)))  # as one program: it compiles faster
     return draw(jax.random.split(key, num))
 
 
