@@ -113,30 +113,72 @@ def test_systems_and_questions_never_meet():
         assert not theirs & forbidden.get(room(path), set()), path
 
 
-def test_no_cycles():
-    graph = {}
+@functools.cache
+def chain(name):
+    """The longest chain of modules that a module needs when it is imported, itself first; facades are skipped."""
+    assert name not in chain.under_way, " -> ".join([*chain.under_way, name])
+    chain.under_way.append(name)
+    longest = max((chain(other) for other in graph()[name]), key=len, default=())
+    chain.under_way.pop()
+    return (name, *longest)
+
+
+chain.under_way = []
+
+
+@functools.cache
+def graph():
+    """What every module imports at its top, of the package and facades left out."""
+    found = {}
+    for path in (path for path in files() if path.name != "__init__.py"):
+        tops = [node for node in tree(path).body if isinstance(node, ast.ImportFrom) and node.module]
+        stems = {f"{node.module}.{alias.name}" for node in tops for alias in node.names} | {
+            node.module for node in tops
+        }
+        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts)] = {
+            stem.removeprefix("gdstab.") for stem in stems
+        }
+    return {name: sorted(others & found.keys() - {name}) for name, others in found.items()}
+
+
+def test_no_cycles_and_no_long_chains():
+    longest = max((chain(name) for name in graph()), key=len)
+    assert len(longest) <= 9, " -> ".join(longest)
+
+
+def test_a_study_is_a_folder():
+    """Options, what is measured, what is shown; whatever the command line needs is found there."""
+    from gdstab import studies  # noqa: PLC0415
+
+    assert len(studies.names()) >= 14
+    for name in studies.names():
+        room = PACKAGE / "studies" / name.replace("-", "_")
+        options = studies.options_of(name)
+        assert options.__module__ == f"gdstab.studies.{room.name}"
+        for module, wanted in (("study", {"prepare", "phases", "measure"}), ("show", {"table", "draw"})):
+            there = tree(room / f"{module}.py").body
+            bound = {node.name for node in there if isinstance(node, ast.FunctionDef)}
+            bound |= {
+                alias.asname or alias.name for node in there if isinstance(node, ast.ImportFrom) for alias in node.names
+            }
+            assert wanted <= bound, f"{room.name}/{module}.py"
+
+
+def test_what_is_known_of_a_loss_is_asked_in_one_place():
+    """Not by the class of its options, but where these are made into a loss."""
+    kinds = {"Scalar", "Vector", "Regularised", "Linear", "Quadratic", "Factorisation"}
     for path in files():
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        tops = [n for n in tree(path).body if isinstance(n, ast.ImportFrom) and n.module]
-        stems = {f"{n.module}.{alias.name}" for n in tops for alias in n.names} | {n.module for n in tops}
-        graph[name] = {stem.removeprefix("gdstab.") for stem in stems} - {name}
-    facades = {path.parent.name for path in files() if path.name == "__init__.py"}
-    graph = {name: others - facades for name, others in graph.items() if name not in facades}
-    done, stack = set(), []
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                named = {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.args[1])}
+                assert not named & kinds or room(path) in {"losses", "theory"}, f"{path}:{node.lineno}"
 
-    def visit(name):
-        assert name not in stack, " -> ".join([*stack[stack.index(name) :], name])
-        if name in done or name not in graph:
-            return
-        stack.append(name)
-        for other in graph[name]:
-            visit(other)
-        stack.pop()
-        done.add(name)
 
-    for name in graph:
-        visit(name)
+def test_no_claim_leans_on_another_papers_claims():
+    """Those of E may: it restates what A says."""
+    for path in sorted((PACKAGE / "claims").glob("?/*.py")):
+        others = {name.split(".")[2] for name in imports(path) if name.startswith("gdstab.claims.")}
+        assert not others & (set("abcde") - {path.parent.name}), path
 
 
 def test_importing_the_package_imports_neither_jax_nor_matplotlib():
