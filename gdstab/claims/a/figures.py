@@ -12,9 +12,9 @@ from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import claims as draw
 from gdstab.losses import ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies.heatmap import selfcheck, study
+from gdstab.studies.heatmap import selfcheck, show
 from gdstab.studies.options import Heatmap, Scalar
-from gdstab.theory import scalar
+from gdstab.theory import known, scalar
 
 RECTANGLE = ((-4.0, 4.0), (-4.0, 4.0))
 
@@ -47,7 +47,7 @@ def heatmap_of_iterates(key):
     )
     holds = theory["contradictions"] == 0 and abs(result.area / theory["exact_area"] - 1) < 0.01
     agrees = holds and result.counts["undecided"] == result.counts["cycling"] == 0
-    return Finding(judge(agrees), numbers, note, lambda: figures.draw_heatmap(result, study.overlay(options)))
+    return Finding(judge(agrees), numbers, note, lambda: figures.draw_heatmap(result, show.overlay(options, loss, 2)))
 
 
 @claim(
@@ -157,7 +157,7 @@ def _figure_2():
     for eta, box, starts, num_steps in sides:
         run = jax.jit(orbits.rollout(DESCENT, num_steps))
         paths = [np.concatenate([[start], run(loss, jnp.array(start), eta)[1]]) for start in starts]
-        overlay = figures.Overlay(*study.hyperbola(eta, box, 1.0, 0.5))
+        overlay = figures.Overlay(*known(loss).minima(box, eta))
         cycles = [path[-2:] for path in paths[:1]] if eta > 1 else []
         panels.append(figures.Panel(eta, box, paths, cycles, overlay))
     return figures.draw_trajectories(panels)

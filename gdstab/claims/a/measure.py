@@ -19,7 +19,6 @@ from gdstab.losses import ScalarProduct
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies import options as opt
-from gdstab.studies.basin import distributions
 from gdstab.theory import counterexamples, scalar
 
 RATIOS = 0.5, 0.8, 0.95, 0.99, 1.01, 1.05, 1.2
@@ -106,7 +105,7 @@ def table(name: str, num: int = POINTS) -> Table:
         DESCENT, loss, critical * np.array(RATIOS), source,
         stopping=STOPPING, classify=stability.classify, kinds=stability.Kind,
     )  # fmt: skip
-    box = opt.Basin(loss=case.loss, box=(-case.reach, case.reach))
+    exact = partial(theory.known(loss).exact_share, box=((-case.reach, case.reach),) * dim)
     rows = []
     for ratio, row in zip(RATIOS, found.rows(), strict=True):
         others = {k: row["counts"][k] for k in ("cycling", "diverged", "nonfinite")}
@@ -114,7 +113,7 @@ def table(name: str, num: int = POINTS) -> Table:
             ratio, row["step_size"], num, row["kinds"]["minimum"],
             row["counts"]["undecided"] + row["kinds"]["degenerate"],
             others | {"saddle": row["kinds"]["strict_saddle"]},
-            distributions.exact_share(box, theory.known(loss), dim, row["step_size"]),
+            exact(row["step_size"]),
         ))  # fmt: skip
     return Table(critical, tuple(rows))
 
