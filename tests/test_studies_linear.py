@@ -12,11 +12,12 @@ import pytest
 from gdstab import figures, records
 from gdstab.cli import main
 from gdstab.outcomes import Outcome
-from gdstab.studies import building, critical, options
+from gdstab.studies import building, critical, options, overfitting, spectrum
 from gdstab.studies.critical import study as critical_study
 from gdstab.studies.overfitting import endings, lingering
-from gdstab.studies.overfitting import study as overfitting
-from gdstab.studies.spectrum import study as spectrum
+from gdstab.studies.overfitting import study as measured
+from gdstab.studies.overfitting.units import units
+from gdstab.studies.work import Needs, Work
 from gdstab.theory import factorisations, known, linear, strata
 
 SMALL = options.Overfitting(
@@ -71,7 +72,7 @@ def test_an_interrupted_study_goes_on(study, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(overfitting._WORK, "lingering", fail)
+        patch.setitem(measured._WORK, "lingering", fail)
         with pytest.raises(KeyboardInterrupt):
             overfitting.run(asked)
     seen = []
@@ -95,18 +96,18 @@ def test_random_starts_are_cut_anew_behind_what_is_kept(kept, tmp_path, monkeypa
         done.append(unit)
         return {"name": np.array([unit.kind])}
 
-    work = {kind: descent if kind == "descent" else other for kind in overfitting._WORK}
-    monkeypatch.setattr(overfitting, "_WORK", work)
-    problems = [[None] * asked.datasets] * 2
+    made = {kind: descent if kind == "descent" else other for kind in measured._WORK}
+    monkeypatch.setattr(measured, "_WORK", made)
+    setting = measured.Setting([[None] * asked.datasets] * 2, np.dtype(float), Needs())
     record = records.begin(tmp_path, {})
-    whole = overfitting.work(asked, problems, record, None, None)
+    whole = measured.gather(asked, setting, Work(record))
     for number in range(kept, len(done)):
         (tmp_path / "parts" / f"{number:08d}.npz").unlink()
     before = len(done)
-    again = overfitting.work(asked, problems, record, None, None)
+    again = measured.gather(asked, setting, Work(record))
     assert not set(done[:kept]) & set(done[before:])
     for parts in (whole, again):
-        assert list(parts) == list(overfitting.units(asked))
+        assert list(parts) == list(units(asked))
         for unit, part in parts.items():
             if unit.kind == "descent":
                 np.testing.assert_array_equal(part["stratum"], np.arange(asked.starts // asked.datasets))
