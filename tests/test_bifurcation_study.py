@@ -9,9 +9,9 @@ import pytest
 from gdstab import bifurcation as bif
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import bifurcation, building, options
+from gdstab.studies import bifurcation, building, lifecycle, options, work
 from gdstab.studies.bifurcation import cascades, observing, show
-from gdstab.studies.bifurcation.study import _differences
+from gdstab.studies.bifurcation.study import _differences, measure, prepare
 from gdstab.theory import symmetric_line
 
 SMALL = {"starts": 16, "transient": 1500, "kept": 32, "bins": 200, "max_steps": 5000}
@@ -209,12 +209,10 @@ def test_what_escapes_is_said(tmp_path):
         ({"observe": "loss", "precision": 32}, 0.0),
     ],
 )
-def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, value, tmp_path):
-    asked = options.Bifurcation(
-        **QUICK | {"hysteresis": 2, "bins": 64} | changes, step_sizes="0.3:0.4:3", out=tmp_path / "run"
-    )
-    study = bifurcation.run(asked)
-    summary, counts = study.record.summary, study.record.dataset["counts"].values
+def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, value):
+    asked = options.Bifurcation(**QUICK | {"hysteresis": 2, "bins": 64} | changes, step_sizes="0.3:0.4:3")
+    dataset, summary = measure(asked, prepare(asked), work.Work(None))
+    counts, summary = dataset["counts"].values, lifecycle.plain(summary)
     low, high = summary["value_range"]
     assert high - low > 1e-6 * max(abs(low), abs(high))
     assert low + 0.4 * (high - low) < value < high - 0.4 * (high - low)
@@ -222,7 +220,10 @@ def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, va
     assert (counts.max(axis=1) == 4 * 32).all()  # in one bin, not at the edge of two
     assert (summary["hysteresis"]["share_different"], summary["hysteresis"]["different"]) == (0, [])
     assert "0 % of 3 step sizes end apart" in show.table(summary).splitlines()[-1]
-    density, _, sweeps, *_ = show.draw(study.record)["figure"].axes
+    figure = figures.draw_bifurcation(
+        show.diagram_of(dataset, summary), show.marks(asked, summary), hysteresis=show.sweeps_of(dataset)
+    )
+    density, _, sweeps, *_ = figure.axes
     for axes in (density, sweeps):
         image = np.asarray(axes.images[0].get_array())
         seen = np.flatnonzero((image < 255).any(axis=(1, 2)))

@@ -175,7 +175,7 @@ def test_a_long_table_is_thinned(study):
 
 
 def test_the_figure_of_a_run_on_disk_shows_its_rows(study):
-    exponents, shares, field, *_ = show.draw(records.load(study.record.path))["figure"].axes
+    exponents, field, shares, *_ = show.draw(records.load(study.record.path))["figure"].axes
     rows = study.record.summary["rows"]
     median = next(line for line in exponents.lines if line.get_label().startswith("random starts"))
     np.testing.assert_array_equal(median.get_ydata()[:4], [row["exponent"]["median"] for row in rows[:4]])
