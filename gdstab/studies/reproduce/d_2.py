@@ -74,9 +74,8 @@ def measure(_: FigureD2, setting: Setting, work: Work):
     hills, paths = tabulate(setting.drawn), follow(setting.loss, setting.step_sizes)
     work.enter("separation")
     separation = separate(setting.loss, setting.step_sizes, paths)
-    ways = ways_in_the_plane(setting.loss, setting.step_sizes, paths)
-    dataset = _dataset(hills, separation).assign(ways | times_on_the_hill(setting.drawn))
-    return dataset, {
+    dataset = _dataset(hills, separation)
+    return dataset.assign(ways_in_the_plane(setting.loss, setting.step_sizes, paths) | on_the_hill(setting.drawn)), {
         "exponents": separation.exponents.tolist(),
         "flow_error": flow_error(setting.loss),
         "smoothness": setting.drawn.smoothness,
@@ -216,7 +215,7 @@ def ways_in_the_plane(loss: WorstCase, step_sizes: np.ndarray, paths: np.ndarray
     }
 
 
-def times_on_the_hill(loss: WorstCase) -> dict:
+def on_the_hill(loss: WorstCase) -> dict:
     """Where flow and descent with the largest step are on the second hill at some times, as variables."""
     whole = math.floor(loss.curvature * loss.arrivals(loss.start()).isotropic)
     times = np.array([0, whole - 1, whole + 1, whole + 2]) / loss.curvature
@@ -229,12 +228,15 @@ def times_on_the_hill(loss: WorstCase) -> dict:
 def draw(record: records.Record) -> dict:
     """Both hills, the ways in the plane, and the distances."""
     (drawn, loss), data = losses(read(record.configuration)), record.dataset
+    step_sizes = data["step_size"].values
+    if "flow_way" not in data:  # older runs lack what follows from their options at once
+        data = data.assign(ways_in_the_plane(loss, step_sizes, follow(loss, step_sizes)) | on_the_hill(drawn))
     arrays = {name: values.values for name, values in data.items()}
     descents = [path[np.isfinite(path).all(axis=1)] for path in arrays["descent_way"]]
     a = float(loss.curvature)
     ways = figures.Paths(arrays["flow_way"], descents, arrays["descent_step"] * a, 2 - float(loss.width) / 2)
     separation = figures.Separation(
-        a, float(loss.extent), data["step_size"].values, data["time"].values, tuple(record.summary["window"]),
+        a, float(loss.extent), step_sizes, data["time"].values, tuple(record.summary["window"]),
         float(loss.accuracy), arrays["nearest"], arrays["off"], arrays["printed"],
         np.array(record.summary["exponents"]),
     )  # fmt: skip
