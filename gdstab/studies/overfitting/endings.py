@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, sampling
+from gdstab import ensembles, losses, sampling, theory
 from gdstab.losses.pullback import Identity, Pullback
 from gdstab.outcomes import Outcome
-from gdstab.theory import factorisations, strata
 
 LEAST_GAP = 0.1
 """Between two singular values of a target, and a third of it between two critical values."""
@@ -48,7 +47,7 @@ def draw_target(widths: tuple[int, ...], seed: int, number: int, dtype) -> Targe
         raise ValueError(f"{rank} singular values cannot be kept apart: use 7 inputs or outputs at the most")
     for _ in range(100_000):
         sigma = np.sort(rng.uniform(0.3, 1.5, rank))[::-1]
-        values = np.sort([strata.critical_value(sigma, fitted) for fitted in strata.fitted_sets(widths)])
+        values = np.sort([theory.strata.critical_value(sigma, fitted) for fitted in theory.strata.fitted_sets(widths)])
         apart = LEAST_GAP / 3 / max(1, 2 ** (rank - 3))  # values crowd as there are more of them
         if np.diff(sigma).max(initial=-np.inf) <= -LEAST_GAP and np.diff(values).min(initial=np.inf) >= apart:
             break
@@ -66,8 +65,8 @@ def diagonal_target(target: Target, widths: tuple[int, ...], dtype) -> Target:
 def make_target(matrix: np.ndarray, widths: tuple[int, ...], dtype) -> Target:
     """Singular values, strata and loss for a map that is given."""
     sigma = np.linalg.svd(matrix, compute_uv=False)
-    fitted = list(strata.fitted_sets(widths))
-    values = np.array([strata.critical_value(sigma, chosen) for chosen in fitted])
+    fitted = list(theory.strata.fitted_sets(widths))
+    values = np.array([theory.strata.critical_value(sigma, chosen) for chosen in fitted])
     network = losses.LinearNetwork(jnp.eye(widths[0], dtype=dtype), jnp.asarray(matrix, dtype))
     return Target(matrix, sigma, fitted, values, Pullback(network, Identity(), float(values.min())))
 
@@ -109,7 +108,7 @@ def special_families(
         theta = random_starts(seed, (*name, next(numbers)), num, widths, spread, dtype)
         return [np.array(layer) for layer in theta]
 
-    for fitted in strata.fitted_sets(widths):
+    for fitted in theory.strata.fitted_sets(widths):
         if fitted != tuple(range(least)):
             theta, missed = draw(), [i for i in range(rank) if i not in fitted]
             theta[0][:, :, missed] = 0
@@ -126,7 +125,7 @@ def special_families(
         key = jax.random.fold_in(jax.random.key(seed), 10_000 + next(numbers))
         factors = jax.random.normal(key, (num, r, widths[-1] + widths[0]), dtype) * spread
         maps = jnp.einsum("nri,nrj->nij", factors[..., : widths[-1]], factors[..., widths[-1] :])
-        split = partial(factorisations.balanced_factorisation, widths=widths, fitted=tuple(range(r)))
+        split = partial(theory.factorisations.balanced_factorisation, widths=widths, fitted=tuple(range(r)))
         yield Family(f"balanced, rank {r}", tuple(range(r)), ensembles.map_points(split, maps))
 
 
