@@ -225,7 +225,8 @@ class CycleTest(NamedTuple):
     $d_{2p}$ is as small, and if the orbit is really near a cycle: along the slowest direction the returns shrink by
     $\rho = d_{2p}/d_p - 1$, so what is left to go is about $d_p/(1 - \rho)$, and this must be below a tenth of the
     cycle's size $\min_{q<p} d_q$. A slow approach to a fixed point with multiplier near -1 fails there: what is left to
-    go is half of $d_1$, however small $d_2$.
+    go is half of $d_1$, however small $d_2$. Nor is it a cycle where parameters stand still to rounding while what
+    belongs to them, such as a momentum that is all rounding by then, goes round.
     """
 
     anchor: list[list[Array]]  # the leaves of each part
@@ -233,6 +234,7 @@ class CycleTest(NamedTuple):
     period: Int32[Array, ""]  # the first return; 0 while there is none
     gap: Float[Array, ""]  # d_p
     size: Float[Array, ""]  # min of d_q over q < p
+    moved: Float[Array, ""] | None  # the largest d_q^2 of the parameters alone; None where the state is nothing else
 
 
 def anchor_stride(max_period: int) -> int:
@@ -245,16 +247,18 @@ def begin_cycle_test(state: State, theta: Theta) -> CycleTest:
     anchor = _parts(state, theta)
     sizes = [sum_squares(part) for part in anchor]
     infinite = jnp.full((), jnp.inf, jnp.result_type(*sizes))
-    return CycleTest(anchor, sizes, jnp.zeros((), jnp.int32), infinite, infinite)
+    moved = jnp.zeros_like(infinite) if len(anchor) > 1 else None
+    return CycleTest(anchor, sizes, jnp.zeros((), jnp.int32), infinite, infinite, moved)
 
 
 def update_cycle_test(
     test: CycleTest, state: State, theta: Theta, lag: Int32[Array, ""], stopping: StoppingRule
 ) -> tuple[CycleTest, Int32[Array, ""]]:
     """Look at the state `lag` updates after the anchor: the updated test, and the period if it was confirmed here."""
+    parts = _parts(state, theta)
     moves = [
         sum_squares([leaf - at for leaf, at in zip(part, anchor, strict=True)])
-        for part, anchor in zip(_parts(state, theta), test.anchor, strict=True)
+        for part, anchor in zip(parts, test.anchor, strict=True)
     ]
     sizes = [jnp.maximum(size, move) for size, move in zip(test.sizes, moves, strict=True)]
     dtype = test.gap.dtype
@@ -273,8 +277,16 @@ def update_cycle_test(
     again = (period >= 2) & (lag == 2 * period) & (distance <= 2 * tol)
     near = gap * gap <= jnp.asarray(0.1, dtype) * size * (2 * gap - distance)
     at_rounding = jnp.maximum(gap, distance) <= 16 * eps  # the ratio of two roundings says nothing
+    moved = test.moved
+    if moved is not None:
+        own = {id(leaf) for leaf in jax.tree.leaves(theta)}
+        kept = [all(id(leaf) in own for leaf in part) for part in parts]  # none where `theta` is worked out of them
+        moved = jnp.maximum(
+            moved, sum(share for share, is_theta in zip(shares, kept, strict=True) if is_theta or not any(kept))
+        )
+        again &= moved > (16 * eps) ** 2
     confirmed = jnp.where(again & (near | at_rounding), period, 0)
-    return CycleTest(test.anchor, sizes, period, gap, size), confirmed
+    return CycleTest(test.anchor, sizes, period, gap, size, moved), confirmed
 
 
 def _parts(state: State, theta: Theta) -> list[list[Array]]:

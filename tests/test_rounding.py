@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdstab import curvature, stability
+from gdstab import bifurcation, curvature, ensembles, outcomes, stability, updates
 from gdstab._numerics import identity_tolerance, length, rank_tolerance, rounding
 from gdstab.data import whiten
+from gdstab.losses import ScalarProduct
 from gdstab.theory import linear, scalar, strata
 
 DTYPES = [np.float32, np.float64]
@@ -201,3 +202,21 @@ def test_a_determinant_is_constant_to_rounding_only(dtype, n):
     quadratic = lambda x: jnp.sum(weights * (x - 1) * (x + 1) * 0.5)  # noqa: E731
     assert stability.non_singularity(quadratic, points, 0.5).constant
     assert not stability.non_singularity(lambda x: quadratic(x) + 1e-3 * jnp.sum(x**4), points, 0.5).constant
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_momentum_that_is_all_rounding_makes_no_cycle(dtype):
+    """Parameters at rest, while the momentum goes round among the last bits: a fixed point, and no CYCLING.
+
+    Where orbits really cycle, past the flip at 2 (1 + beta) / 4, they still do.
+    """
+    loss, rule = ScalarProduct(scale=1.0), updates.named("heavy-ball", beta=0.5)
+    starts = np.random.default_rng(0).uniform(0.9, 1.05, (16, 1)).astype(dtype) * np.ones((1, 2), dtype)
+    step_sizes = np.array([0.6, 0.7, 0.78], dtype)  # the flip is at 0.75
+    periods = bifurcation.orbit_diagram(rule, loss, step_sizes, starts, transient=2000, kept=2, max_period=8).period
+    assert periods[:2].tolist() == [[1] * 16] * 2
+    assert np.count_nonzero(periods[2] == 2) >= 12
+    stop = outcomes.StoppingRule(loss_tol=None, max_period=8, max_steps=3000)
+    found = ensembles.run(rule, loss, starts, step_sizes, stop).outcome
+    assert (found[:2] == outcomes.Outcome.UNDECIDED).all()  # nobody said when it has converged
+    assert np.count_nonzero(found[2] == outcomes.Outcome.CYCLING) >= 12

@@ -82,10 +82,11 @@ class Walk(eqx.Module):
         reach = jnp.maximum(reach, extent(theta))
         small = 2 * jnp.finfo(reach.dtype).eps ** 0.5 * reach
         step = extent(jax.tree.map(jnp.subtract, rule.theta(self.block(now, step_size, 1)), theta))
-        slow = (period == 0) & (step <= small)
+        still = step <= 64 * jnp.finfo(reach.dtype).eps * extent(theta)  # a momentum may go round at rounding
+        slow = ((period == 0) | still) & (step <= small)
         found = self.inside(now) & (period <= max_period) & (slow | (period > 0))
         rests = self.rests(now, step_size, reach, found & slow)
-        return jnp.where(found, jnp.where(slow, rests.astype(jnp.int32), period), 0)
+        return jnp.where(found, jnp.where(slow & rests, 1, period), 0)
 
     def rests(self, state: State, step_size, reach, wanted):
         """Whether an orbit that is slow comes to rest: its steps shrink or are at rounding, one beside it stays near.
