@@ -8,11 +8,11 @@ import optax
 import pytest
 
 from gdstab import figures, stability, updates
+from gdstab.boundaries import saddles as near
 from gdstab.claims.c import general
 from gdstab.claims.registry import Verdict
 from gdstab.losses import ScalarProduct, ShallowReLU
 from gdstab.stability.centre_stable import cut_off
-from gdstab.studies.escape import saddle_neighbourhood as near
 from gdstab.theory import relu
 
 DESCENT = updates.gradient_descent()
@@ -237,9 +237,9 @@ def test_the_claim_comes_to_its_verdict_and_can_fail(neighbourhood, monkeypatch)
 
 
 def test_figures(neighbourhood, tmp_path):
-    curve = near.draw(neighbourhood)
+    curve = figures.draw_centre_stable(neighbourhood)
     assert r"E^{cs}" in curve.axes[0].get_xlabel()
-    picture = neighbourhood.picture
+    picture = figures.CentreStablePicture.of(neighbourhood)
     flat = np.linspace(-1, 1, 5)
     graph = np.stack([*np.meshgrid(flat, flat), np.add.outer(flat**2, -(flat**2))], axis=-1)
     wide = [np.insert(orbits, 1, 0.0, axis=-1) for orbits in (picture.on, picture.off)]

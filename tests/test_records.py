@@ -442,3 +442,25 @@ def test_a_process_with_a_disk_of_its_own_has_a_directory_of_its_own(tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     again.retire()
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+HOLDER = """
+import sys, time
+from gdstab import records
+records.begin(sys.argv[1], {"study": "tea"})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_living_processes_do_not_write_one_directory(tmp_path):
+    """The second is refused in one line; once the first is gone, however it went, the run can be taken up."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        for change in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(records.RunError, match="is being written by another process"):
+                records.begin(tmp_path / "run", {"study": "tea"}, **change)
+        holder.kill()
+    record = records.begin(tmp_path / "run", {"study": "tea"}, resume=True)
+    record.release()
+    assert records.begin(tmp_path / "run", {"study": "tea"}, resume=True).finish({}).complete

@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import json
 import re
 import typing
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,11 @@ def test_a_loss_that_is_meant_need_not_be_named():
 def test_the_table_of_losses_names_each_in_python_and_on_the_command_line():
     """README has both names; what is built from the options is that class, with the same defaults but for three."""
     readme = (Path(gdstab.__file__).parent.parent / "README.md").read_text()
-    rows = [line.split("|")[1:3] for line in readme.splitlines() if "`loss:" in line and line.startswith("|")]
+    rows = [
+        line.split("|")[1:3]
+        for line in readme.splitlines()
+        if line.startswith("|") and re.search("`loss:(?!custom)", line)
+    ]
     cells = [[re.findall(r"`((?:loss:)?\w+)", cell) for cell in row] for row in rows]
     pairs = [pair for python, words in cells for pair in zip(python, words, strict=False)]
     but = {("loss:scalar", "scale"), ("loss:recovery", "rank"), ("loss:quadnet", "neurons")}  # as README says
@@ -68,6 +74,35 @@ def test_the_table_of_losses_names_each_in_python_and_on_the_command_line():
             known = defaults.get(field.name, inspect.Parameter.empty)
             if known is not inspect.Parameter.empty and (word, field.name) not in but:
                 assert field.default == known, (word, field.name)
+
+
+CHECKSUMS = {
+    "A.1a": 970471657, "A.1b": 2083820382, "A.2": 3848202183, "D.1": 2438339965,
+    "D.2": 1804328447, "D.3": 2269925592, "basin": 2743239968, "bifurcation": 1560040101,
+    "boundary": 1038258664, "critical": 1344059637, "critical-map": 3334378681, "cycle": 1047137958,
+    "escape": 2960733047, "flow": 440994163, "heatmap": 1731740091, "lyapunov": 1361649221,
+    "multipliers": 1481724119, "orbit": 3099879228, "overfitting": 3813787660, "spectrum": 1695815426,
+}  # fmt: skip
+"""Of the configurations by default, as runs have them on disk since the first layout of the package."""
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_configuration_keeps_its_meaning_and_is_read_back(name):
+    """Equal to what earlier versions wrote, so that their runs are read; and the options come back from it."""
+    found = options.configuration(ALL[name]())
+    assert zlib.crc32(json.dumps(found, sort_keys=True).encode()) == CHECKSUMS[name]
+    assert options.read(json.loads(json.dumps(found))) == ALL[name]()
+
+
+def test_a_configuration_of_another_version_is_refused_in_one_sentence():
+    with pytest.raises(ValueError, match="no study 'tea'; it was written by another one"):
+        options.read({"study": "tea"})
+    with pytest.raises(ValueError, match="heatmap has no option sugar in this version"):
+        options.read(options.configuration(options.Heatmap()) | {"sugar": 1})
+    odd = options.Basin(
+        step_sizes="0.1,0.2", loss_tol=None, escape_radius=float("inf"), loss=options.Quadratic((1.0, 3.0))
+    )
+    assert options.read(json.loads(json.dumps(options.configuration(odd)))) == odd
 
 
 def test_one_scale_for_all_commands():

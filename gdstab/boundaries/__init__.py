@@ -5,6 +5,7 @@ from gdstab.boundaries.critical_steps import CriticalPart, CriticalSteps, check_
 from gdstab.boundaries.edges import Edges, bisect_edge
 from gdstab.boundaries.entropy import BasinEntropy, basin_entropy
 from gdstab.boundaries.fractal import UncertaintyExponent, uncertainty_exponent
+from gdstab.boundaries.saddles import Neighbourhood, saddle_neighbourhood
 from gdstab.boundaries.tracking import EdgeOrbits, track_edge
 from gdstab.boundaries.verdicts import Classifier, label_of, outcome_of
 
@@ -16,6 +17,7 @@ __all__ = [
     "CriticalSteps",
     "EdgeOrbits",
     "Edges",
+    "Neighbourhood",
     "Probes",
     "UncertaintyExponent",
     "adaptive_heatmap",
@@ -26,6 +28,7 @@ __all__ = [
     "critical_step",
     "label_of",
     "outcome_of",
+    "saddle_neighbourhood",
     "track_edge",
     "uncertainty_exponent",
 ]

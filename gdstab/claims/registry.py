@@ -66,7 +66,7 @@ class Claim(NamedTuple):
         name = self.id.partition(".")[2]
         kind, numbers = re.match("[a-z]*", name)[0], [int(digits) for digits in re.findall(r"\d+", name)]
         last = _LAST.index(kind) if kind in _LAST else -1 if numbers else len(_LAST)
-        return self.paper, -2 if kind in _FIRST else last, numbers, name
+        return self.paper, -2 if kind in _FIRST else last, numbers, name if last < len(_LAST) else ""
 
     @property
     def paper(self) -> str:

@@ -57,6 +57,14 @@ def run_report(
     record = records.begin(out, asked, overwrite=overwrite, resume=resume)
     if record.complete:
         return json.loads((record.path / "claims.json").read_text(encoding="utf-8"))
+    try:
+        return _reported(chosen, record, tell, progress)
+    finally:
+        record.release()
+
+
+def _reported(chosen: Sequence[Claim], record: records.Record, tell: Callable, progress: Callable | None) -> list[dict]:
+    """All rows, those that are kept read back, the others found, kept and at last written down."""
     rows = [_told(json.loads(str(part["row"])), tell) for part in record.parts()]
     for each in chosen[len(rows) :]:
         row, finding = _evaluated(each, progress)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gdstab.cli import process, report
 from gdstab.studies.phases import Phase
+from gdstab.studies.tables import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             options.paper, options.only, options.out, progress=progress, overwrite=options.overwrite,
             resume=options.resume,
         )  # fmt: skip
-    print(report.table([("statement", "verdict", "seconds"), *map(_line, rows)]))
+    print(table([("statement", "verdict", "seconds"), *map(_line, rows)]))
     for row in claims.unexpected(rows):
         print(f"{row['id']}: {row.get('error') or _surprise(row)}")
     print(f"Results: {options.out}")

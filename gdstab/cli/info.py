@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Literal
 
-from gdstab.cli import process, report
+from gdstab.cli import process
+from gdstab.studies.tables import table
 
 _PACKAGES = ("jaxlib", "equinox", "optax", "xarray", "zarr", "tyro", "matplotlib")
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     found.pop("finished")
     found["compilation_cache"] = jax.config.jax_compilation_cache_dir
     found |= {name: _version(name) for name in _PACKAGES}
-    print(report.table(found.items()))
+    print(table(found.items()))
     if found["platform"] == "tpu":
         print("\nOn a TPU use --precision 32; non-symmetric eigenvalues are computed on the host.")
     return 0

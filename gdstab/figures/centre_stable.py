@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 
+from gdstab.boundaries import Neighbourhood
 from gdstab.figures import style
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
@@ -29,9 +30,22 @@ class CentreStablePicture(NamedTuple):
     escape: np.ndarray  # [starts, distances], -1 where an orbit did not leave
     mu: np.ndarray  # [starts], the leading modulus, which predicts the slope 1 / log(mu)
 
+    @classmethod
+    def of(cls, found: Neighbourhood) -> "CentreStablePicture":
+        """Coordinates along the axes of the surface, and along the leading unstable vector."""
+        count, dim = found.surface.axes.shape
+        onto = np.zeros((found.manifold.basis.shape[0], count + 1))
+        onto[:dim, :count], onto[dim, count] = found.surface.axes.T, 1.0
+        leaving = found.leaving
+        return cls(
+            found.surface.points @ onto, leaving.on @ onto, leaving.off @ onto, leaving.distances,
+            leaving.threshold, leaving.escape, leaving.mu,
+        )  # fmt: skip
 
-def draw_centre_stable(found: CentreStablePicture) -> Figure:
+
+def draw_centre_stable(found: CentreStablePicture | Neighbourhood) -> Figure:
     """The graph with orbits on the left, escape times against the distance from the graph on the right."""
+    found = CentreStablePicture.of(found) if isinstance(found, Neighbourhood) else found
     with style.style():
         figure = style.new_figure(7.4, 3.7)
         grid = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab._types import Scalar, Theta
+from gdstab._types import Theta
 
 _ANYWHERE = ("loss_floor", "residual", "one_block", "lanes_together")
 _ON_LANES = "on_lanes"
@@ -44,7 +44,7 @@ class Pullback(eqx.Module):
     map: Callable
     floor: Any = None
 
-    def __call__(self, theta: Theta) -> Scalar:
+    def __call__(self, theta: Theta):
         """The value at one point; whatever the loss returns: `check_loss` says what is wrong with it."""
         return self.loss(self.map(theta))
 

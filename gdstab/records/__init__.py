@@ -6,7 +6,8 @@ figures, and `summary.json`, whose presence says that the run is complete. Every
 it is whole.
 """
 
-from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, differing_keys, latest, load
+from gdstab.records.comparing import differing_keys
+from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, latest, load
 from gdstab.records.files import RunError, writing
 from gdstab.records.origin import available_cores, provenance
 

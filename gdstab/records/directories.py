@@ -15,15 +15,18 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from gdstab.records import ledger
+from gdstab.records.comparing import check_same
 from gdstab.records.files import (
     RunError,
     in_words,
     is_part,
+    locked,
     partial_path,
     read_arrays,
     read_clock,
     read_json,
     sync_tree,
+    unlock,
     write_arrays,
     write_json,
     writing,
@@ -161,7 +164,12 @@ class Record:
         text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
         self.write("summary.json", lambda file: file.write(text.encode()))
         ledger.drop_parts(self.path)
+        unlock(self.path)
         return dataclasses.replace(self, summary=read_json(self.path / "summary.json"))
+
+    def release(self) -> None:
+        """Let other processes take the directory up, whether the run is complete or not."""
+        unlock(self.path)
 
     def retire(self) -> None:
         """Remove a directory that only held the parts of one of several processes, once their run is complete."""
@@ -233,39 +241,27 @@ def begin(
     if process and found is not None and found.owner != process:
         overwrite, resume = False, True  # number 0 has just asked
     if found is not None and not overwrite:
-        theirs, ours = (made.get("study") for made in (found.configuration, configuration))
-        if theirs != ours:
-            raise RunError(
-                f"{path} holds a run of `{_command(theirs)}`. Choose another directory with --out, or replace the run "
-                "with --overwrite."
-            )
-        keys = differing_keys(found.configuration, configuration)
-        if keys:
-            raise RunError(
-                f"{path} holds a run of another configuration; it differs in {', '.join(keys)}. Choose another "
-                "directory with --out, or replace the run with --overwrite."
-            )
-        if not (found.complete or resume):
-            raise RunError(
-                f"{path} holds an interrupted run of this configuration: continue it with --resume, or begin again "
-                "with --overwrite."
-            )
-        if not process:
-            ledger.drop_leftovers(path)
-            if found.complete:  # killed after the last file, before its parts were gone
-                ledger.drop_parts(path)
-            else:
-                ledger.check_unchanged(path, "move that away, then continue with --resume")
+        check_same(path, found.configuration, configuration, resume or found.complete)
+        with locked(path, process):
+            if not process:
+                ledger.drop_leftovers(path)
+                if found.complete:  # killed after the last file, before its parts were gone
+                    ledger.drop_parts(path)
+                else:
+                    ledger.check_unchanged(path, "move that away, then continue with --resume")
+        if found.complete:
+            unlock(path)
         return _opened(dataclasses.replace(found, process=process))
     check_room(path, bytes_needed)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if found is not None:
-            ledger.check_unchanged(path, "--overwrite would lose that: move it away, or choose another with --out")
-            ledger.clear(path)
-        ledger.drop_leftovers(path)
-        owner = {"process": process} if process else {}
-        write_json(path / ledger.LEDGER, {"schema": SCHEMA, **owner, "configuration": configuration, "files": {}})
+        with locked(path, process):
+            if found is not None:
+                ledger.check_unchanged(path, "--overwrite would lose that: move it away, or choose another with --out")
+                ledger.clear(path)
+            ledger.drop_leftovers(path)
+            owner = {"process": process} if process else {}
+            write_json(path / ledger.LEDGER, {"schema": SCHEMA, **owner, "configuration": configuration, "files": {}})
     except OSError as error:
         raise RunError(
             f"cannot write to {path}: {error.strerror or error}. Choose another directory with --out."
@@ -304,35 +300,6 @@ def check_room(path, bytes_needed: int) -> None:
             f"the results may take {in_words(bytes_needed)}, but {path} has {in_words(free)} left: lower the "
             "resolution, or choose another disk with --out."
         )
-
-
-def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Names of the entries in which two configurations differ, nested ones with dots.
-
-    >>> differing_keys({"a": 1, "loss": {"scale": 1.0}}, {"a": 2, "loss": {"scale": 0.5}})
-    ['a', 'loss.scale']
-    """
-    names = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            names += differing_keys(a, b, f"{prefix}{key}.")
-        elif a != b or (key in old) != (key in new):
-            names.append(prefix + key)
-    return names
-
-
-def _command(study: str | None) -> str:
-    """What wrote a run, from the name of its options.
-
-    >>> _command("criticalmap"), _command("figurea1a")
-    ('gdstab critical-map', 'gdstab reproduce A.1a')
-    """
-    if study is None:
-        return "another program"
-    if study.startswith("figure"):
-        return f"gdstab reproduce {study[6:7].upper()}.{study[7:]}"
-    return f"gdstab {'critical-map' if study == 'criticalmap' else study}"
 
 
 def _existing(path: Path) -> Record | None:

@@ -13,6 +13,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DIGEST = "sha256"  # the member of a file of arrays that holds the checksum of the others
 _CLOCK = "clock"  # the member that says when it was written: see `read_clock`
@@ -20,6 +25,55 @@ _CLOCK = "clock"  # the member that says when it was written: see `read_clock`
 
 class RunError(ValueError):
     """A run directory that cannot be used as asked; the message says what to do."""
+
+
+_locks: dict[tuple[Path, int], int] = {}
+"""Directories that this process writes, with the descriptor that holds the lock; it goes with the process."""
+
+
+def lock(path: Path, process: int = 0) -> None:
+    """Keep other processes of this machine from writing a run's directory until `unlock`, or the end of this one.
+
+    Of the processes of one run the first holds the lock for all.
+
+    Raises
+    ------
+    RunError
+        If another process writes it.
+    """
+    key = (path.absolute(), os.getpid())
+    if process or key in _locks or fcntl is None:
+        return
+    held = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise RunError(
+            f"{path} is being written by another process: wait for that, or choose another directory with --out."
+        ) from None
+    except OSError:  # a disk that knows no locks
+        os.close(held)
+        return
+    _locks[key] = held
+
+
+@contextlib.contextmanager
+def locked(path: Path, process: int = 0) -> Iterator[None]:
+    """`lock`, kept on the way out but where something fails."""
+    lock(path, process)
+    try:
+        yield
+    except BaseException:
+        unlock(path)
+        raise
+
+
+def unlock(path: Path) -> None:
+    """Let others write the directory."""
+    held = _locks.pop((path.absolute(), os.getpid()), None)
+    if held is not None:
+        os.close(held)
 
 
 @contextlib.contextmanager

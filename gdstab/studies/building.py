@@ -3,14 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gdstab import ensembles, losses, minima, theory, updates
+from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count
+from gdstab._validate import check_box, check_count, check_loss
 from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import StoppingRule, check_range, resolution
 from gdstab.studies import options as opt
@@ -26,6 +28,24 @@ def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
     if type(loss) not in _BUILDERS:
         raise ValueError(f"expected the options of a loss, such as options.Scalar(), but got {loss!r}")
     return _BUILDERS[type(loss)](loss)
+
+
+def problem(options) -> tuple[LossFn, int, np.dtype]:
+    """The loss, its number of parameters and their dtype, checked as every study does.
+
+    Refused are 64 bits where JAX has none, what is no loss, and tolerances that 32 bits cannot meet.
+    """
+    dtype = check_precision(options.precision)
+    loss, dim = build_loss(options.loss)
+    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
+    if hasattr(options, "loss_tol"):
+        check_tolerances(options, loss, dim)
+    return loss, dim, dtype
+
+
+def under_descent(options: Any, loss: LossFn) -> theory.Product | None:
+    """The numbers of the loss where it is such a product, and the rule is descent without weight decay."""
+    return theory.known(loss).hyperbola if options.rule == "descent" and not options.weight_decay else None
 
 
 GRADIENT_32 = 1e-7

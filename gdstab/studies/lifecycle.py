@@ -15,6 +15,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from gdstab import figures, records
@@ -66,7 +67,16 @@ def run(options: Any, *, progress: Callable[[int, int], None] | None = None, tea
     if team.told(record.complete):
         record.retire()
         return Study(record, fresh=False)
-    dataset, summary = team.together(lambda: study.measure(options, setting, Work(record, progress, team)))
+    try:
+        return _run(study, options, setting, Work(record, progress, team))
+    finally:
+        record.release()
+
+
+def _run(study: ModuleType, options: Any, setting: Any, work: Work) -> Study:
+    """Measure what is missing, and write it down."""
+    record, progress, team = work
+    dataset, summary = team.together(lambda: study.measure(options, setting, work))
     if "run_seconds" in summary:
         summary["run_seconds"] += record.seconds_before()
 

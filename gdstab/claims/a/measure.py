@@ -3,6 +3,7 @@
 Where Theorem 16 looks around one minimum, this counts a whole box of initial points, for several losses.
 """
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -11,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import basins, ensembles, estimators, orbits, sampling, stability, theory
+from gdstab._types import LossFn
 from gdstab.claims import problems
 from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
-from gdstab.losses import ScalarProduct
+from gdstab.losses import RegularisedProduct, ScalarProduct, VectorProduct
+from gdstab.losses.pullback import Pullback, Unravel
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building
-from gdstab.studies import options as opt
 from gdstab.theory import counterexamples, scalar
 
 RATIOS = 0.5, 0.8, 0.95, 0.99, 1.01, 1.05, 1.2
@@ -33,18 +34,32 @@ CHAOTIC = 1.4
 class Case(NamedTuple):
     """A loss, and the box [-reach, reach]^n of its initial points."""
 
-    loss: opt.Loss
+    make: Callable[[], LossFn]
+    dim: int
     reach: float
     colour: str
     marker: str
 
+    @property
+    def loss(self) -> LossFn:
+        """The loss; its arrays are made when it is asked for."""
+        return self.make()
+
+
+TEACHER = np.random.default_rng(0).standard_normal((2, 2)) / np.sqrt(2)
+
+
+def flat_network() -> Pullback:
+    """The network 2-2-2 on unit vectors, as a loss of eight numbers."""
+    return Pullback(problems.whitened(jnp.asarray(TEACHER), 0.5), Unravel.of(((2, 2), (2, 2))))
+
 
 CASES = {
-    "xy": Case(opt.Scalar(scale=0.5), 2.0, "#0072b2", "o"),
-    "xyz": Case(opt.Scalar(depth=3, scale=0.5), 2.0, "#d55e00", "s"),
-    "u.v in R^2": Case(opt.Vector(dim=2), 1.5, "#009e73", "^"),
-    "linear network 2-2-2": Case(opt.Linear(widths=(2, 2, 2)), 1.0, "#cc79a7", "D"),
-    "xy with weight decay": Case(opt.Regularised(), 2.0, "#555555", "v"),
+    "xy": Case(ScalarProduct, 2, 2.0, "#0072b2", "o"),
+    "xyz": Case(partial(ScalarProduct, 3), 3, 2.0, "#d55e00", "s"),
+    "u.v in R^2": Case(partial(VectorProduct, 2), 4, 1.5, "#009e73", "^"),
+    "linear network 2-2-2": Case(flat_network, 8, 1.0, "#cc79a7", "D"),
+    "xy with weight decay": Case(RegularisedProduct, 2, 2.0, "#555555", "v"),
 }
 """The last one is a contrast: its minima are two points, and no curve."""
 
@@ -87,19 +102,18 @@ class Table(NamedTuple):
     rows: tuple[Row, ...]
 
 
-def critical_step(loss: opt.Loss) -> float:
+def critical_step(loss: LossFn) -> float:
     """From the flattest minimum in closed form, or, where the minima are points, from the Hessian at one of them."""
-    built, _ = building.build_loss(loss)
-    exact = theory.known(built).critical_step
-    return float(stability.threshold(built, built.minimum())) if exact is None else exact
+    exact = theory.known(loss).critical_step
+    return float(stability.threshold(loss, loss.minimum())) if exact is None else exact
 
 
 @lru_cache(maxsize=8)
 def table(name: str, num: int = POINTS) -> Table:
     """Count where the points of the box end, the same points for all step sizes."""
     case = CASES[name]
-    loss, dim = building.build_loss(case.loss)
-    critical = critical_step(case.loss)
+    loss, dim = case.loss, case.dim
+    critical = critical_step(loss)
     source = sampling.RandomSource.box(jax.random.key(57), num, ((-case.reach, case.reach),) * dim)
     found = basins.measure(
         DESCENT, loss, critical * np.array(RATIOS), source,
@@ -163,10 +177,9 @@ def passing_by(num: int = 2000, num_steps: int = 2000) -> dict[float, float]:
 
 def weak_eigenvalue(stretch: float = 5.0) -> float:
     """The least positive Hessian eigenvalue at a minimum of the network 2-2-2, far out on a path where it vanishes."""
-    network = CASES["linear network 2-2-2"].loss
-    target = jnp.asarray(building.teacher(network))
-    theta = counterexamples.vanishing_eigenvalue_path(target, network.widths, stretch)
-    return float(problems.positive_spectrum(problems.whitened(target, network.scale), theta)[0])
+    network = CASES["linear network 2-2-2"].loss.loss
+    theta = counterexamples.vanishing_eigenvalue_path(network.targets, (2, 2, 2), stretch)
+    return float(problems.positive_spectrum(network, theta)[0])
 
 
 def distance_at_the_edge(num_steps: int) -> float:

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, stability
+from gdstab import boundaries, ensembles, figures, losses, stability
 from gdstab.claims import problems
 from gdstab.claims.problems import DESCENT, image_of_descent, singularity
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies.escape import saddle_neighbourhood as near
 from gdstab.theory import relu
 
 COLLAPSE = 0.25
@@ -136,7 +135,7 @@ def saddles_are_avoided(key, num: int = 20_000):
 
 
 @lru_cache(maxsize=4)
-def neighbourhood(name: str, resolution: int = 9) -> near.Neighbourhood:
+def neighbourhood(name: str, resolution: int = 9) -> boundaries.Neighbourhood:
     """Around a saddle: curved; with a singular Jacobian; of a network, where the saddles are a manifold."""
     matrix = cases()["V U^T = diag(2, 1), rank 1"].loss
     network = losses.ShallowReLU(2, target=(0.0, 4.0))
@@ -146,13 +145,13 @@ def neighbourhood(name: str, resolution: int = 9) -> near.Neighbourhood:
         "V U^T = diag(2, 1), multiplier 0": (matrix, matrix.critical_point((1,)), 1 / 3),
         "ReLU, 2 neurons, semi-active": (network, asleep, 0.2),
     }
-    return near.saddle_neighbourhood(*chosen[name], resolution=resolution)
+    return boundaries.saddle_neighbourhood(*chosen[name], resolution=resolution)
 
 
 NEIGHBOURHOODS = ("x^2/2 - y^2/2 + x^2 y", "V U^T = diag(2, 1), multiplier 0", "ReLU, 2 neurons, semi-active")
 
 
-def steepness(found: near.Neighbourhood) -> float:
+def steepness(found: boundaries.Neighbourhood) -> float:
     """The largest slope of the graph between neighbouring points of its grid."""
     dim, points = found.manifold.dim, found.surface.points
     rises = [np.diff(points, axis=axis) for axis in range(points.ndim - 1)]
@@ -210,7 +209,7 @@ def graphs(key, names=NEIGHBOURHOODS):
         "It is proved, with slope at most 2; the last display of section 6.3 lacks the factor |x - y|. The graph may "
         "hold points that do not stay. With centre directions mu is that of the point where the orbit ends."
     )
-    return Finding(judge(bool(holds)), numbers, note, partial(near.draw, found[names[-1]]))
+    return Finding(judge(bool(holds)), numbers, note, partial(figures.draw_centre_stable, found[names[-1]]))
 
 
 def onto_the_saddle(step_size: float, num: int) -> np.ndarray:

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from gdstab import basins, ensembles, stability, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
@@ -42,8 +41,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Basin) -> Setting:
     """Build and check everything."""
-    dtype, stopping = check_precision(options.precision), building.build_stopping(options)
-    loss, dim = building.build_loss(options.loss)
+    (loss, dim, dtype), stopping = building.problem(options), building.build_stopping(options)
     step_sizes = check_step_sizes(parse_range(options.step_sizes), dtype)  # [steps]
     check_count(options.samples, "samples")
     check_confidence(options.confidence)
@@ -57,8 +55,6 @@ def prepare(options: Basin) -> Setting:
                 f"--width stops as soon as an interval is narrow, which needs independent points: it goes with "
                 f"--distribution box, not {options.distribution}"
             )
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     length = "samples" if options.chunk is None else "chunk"
     needs = Needs({length: points_at_once(options) * (dim + 1) * dtype.itemsize})
     return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, needs)

@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, study_options
-from gdstab.studies.options.parsing import Interval
-from gdstab.studies.options.updates import Update
+from gdstab.studies.options.base import Interval, LossOptions, RunOptions, SeedOptions, Update, study_options
 
 
 @study_options

@@ -12,7 +12,7 @@ from gdstab._types import LossFn
 from gdstab.orbits import find_cycle
 from gdstab.studies import building
 from gdstab.studies.bifurcation import Bifurcation
-from gdstab.studies.hyperbola import under_descent
+from gdstab.studies.building import under_descent
 from gdstab.studies.options import parse_range
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule

@@ -4,14 +4,12 @@ import functools
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
 
 from gdstab import bifurcation
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_box, check_count, check_positive, check_step_sizes
 from gdstab.studies import building
 from gdstab.studies.bifurcation import Bifurcation, cascades
 from gdstab.studies.bifurcation.observing import PILOT, draw_starts, observer, seen_range
@@ -38,11 +36,9 @@ class Setting(NamedTuple):
 
 def prepare(options: Bifurcation) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     step_sizes = check_options(options, dtype)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     memory = {
         "starts": len(step_sizes) * options.starts * (dim * dtype.itemsize + 5),
         "bins": 8 * len(step_sizes) * options.bins,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gdstab.studies import run as run
 from gdstab.studies.options.base import (
+    Box,
     LossOptions,
     PlaneOptions,
     RunOptions,
@@ -13,7 +14,6 @@ from gdstab.studies.options.base import (
     study_options,
 )
 from gdstab.studies.options.losses import Loss, Regularised
-from gdstab.studies.options.parsing import Box
 
 
 @study_options

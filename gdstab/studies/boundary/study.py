@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import basins, boundaries, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
+from gdstab._validate import check_box, check_count, check_resolution, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies.boundary import Boundary
@@ -35,14 +34,11 @@ class Setting(NamedTuple):
 
 def prepare(options: Boundary) -> Setting:
     """Build and check everything."""
-    dtype, stopping = check_precision(options.precision), building.build_stopping(options)
-    loss, dim = building.build_loss(options.loss)
+    (loss, dim, dtype), stopping = building.problem(options), building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
     check_options(options, dim, dtype)
     basins.parse_plane(plane, dim)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     result, pairs = math.prod(options.resolution) * _BYTES_PER_CELL, 2 * options.samples * dim * dtype.itemsize
     return Setting(loss, dim, plane, stopping, Needs({"resolution": 3 * result, "samples": pairs}, result))
 

@@ -4,9 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, study_options
+from gdstab.studies.options.base import Box, LossOptions, RunOptions, SeedOptions, study_options
 from gdstab.studies.options.losses import Linear, Scalar, Vector
-from gdstab.studies.options.parsing import Box
 
 
 @study_options

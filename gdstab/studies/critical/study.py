@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from gdstab import basins, curvature, ensembles, estimators, minima, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_positive, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
@@ -39,8 +38,7 @@ class Setting(NamedTuple):
 
 def prepare(options: Critical) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     step_sizes, what = check_step_sizes(parse_range(options.step_sizes), dtype), known(loss)
     check_box(options.box, 2)
     cells = math.prod(check_resolution(options.resolution, 2)) if what.hyperbola else 0

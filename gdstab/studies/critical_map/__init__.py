@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
-from gdstab.studies.options.parsing import Box
+from gdstab.studies.options.base import Box, LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
 
 
 @study_options

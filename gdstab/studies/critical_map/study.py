@@ -3,14 +3,12 @@ r"""The study of $\eta^*(\theta_0)$: a map of the critical step of every cell, a
 import math
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
 
 from gdstab import basins, boundaries, stability, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_loss, check_positive, check_resolution
+from gdstab._validate import check_box, check_positive, check_resolution
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
@@ -41,15 +39,12 @@ class Setting(NamedTuple):
 
 def prepare(options: CriticalMap) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     stopping = building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
     box = tuple(tuple(side) for side in check_box(options.box, 2).tolist())
     shape = check_resolution(options.resolution, 2)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     origin, directions, axes = basins.parse_plane(plane, dim)
     boundaries.check_search(dtype, **{name: getattr(options, name) for name in _SEARCH})
     size = math.prod(shape) * _BYTES_PER_CELL

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, study_options
-from gdstab.studies.options.parsing import Interval
-from gdstab.studies.options.updates import Update
+from gdstab.studies.options.base import Interval, LossOptions, RunOptions, SeedOptions, Update, study_options
 
 
 @study_options

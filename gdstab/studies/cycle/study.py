@@ -8,13 +8,13 @@ import numpy as np
 import xarray as xr
 
 from gdstab import bifurcation, ensembles, estimators, orbits, sampling, theory
-from gdstab._numerics import check_precision, magnitude
+from gdstab._numerics import magnitude
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
+from gdstab.studies.building import under_descent
 from gdstab.studies.cycle import Cycle
-from gdstab.studies.hyperbola import under_descent
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import symmetric_line
@@ -50,11 +50,9 @@ class Search(NamedTuple):
 
 def prepare(options: Cycle) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     check_options(options, dim, dtype)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     return Setting(rule, loss, dim, Needs({"starts": 2 * options.starts * dim * dtype.itemsize}))
 
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import figures
+from gdstab.boundaries import saddle_neighbourhood
 from gdstab.studies.escape import Escape
 from gdstab.studies.escape.relu_levels import Ladder
-from gdstab.studies.escape.saddle_neighbourhood import saddle_neighbourhood
 from gdstab.theory import relu
 
 MOST_NEURONS = 3
@@ -59,8 +59,8 @@ def compute(
     found = saddle_neighbourhood(ladder.loss, jnp.asarray(theta), options.saddle_step, resolution=size, kept=kept)
     surface, leaving = found.surface, found.leaving
     numbers = {
-        **found.picture._asdict(), "slope": leaving.slope, "saddle": theta, "residual": surface.residual,
-        "factor": surface.factor, "uncut": surface.uncut,
+        **figures.CentreStablePicture.of(found)._asdict(), "slope": leaving.slope, "saddle": theta,
+        "residual": surface.residual, "factor": surface.factor, "uncut": surface.uncut,
     }  # fmt: skip
     return {name: np.asarray(value) for name, value in numbers.items()}
 

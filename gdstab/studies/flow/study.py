@@ -8,9 +8,8 @@ import numpy as np
 import xarray as xr
 
 from gdstab import flow, sampling
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.losses import ConvolutionalNetwork, NetworkRisk
 from gdstab.losses.pullback import Identity, Pullback
 from gdstab.studies import building, training
@@ -50,10 +49,8 @@ class Way(NamedTuple):
 
 def prepare(options: Flow) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     step_sizes = check_options(options, dtype)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     moving = max(len(options.start), options.starts * dim) * len(step_sizes) * dtype.itemsize
     recorded = int(min(options.points, options.time / options.step_size + 1))
     memory = {"points" if options.points > options.starts else "starts": 2 * moving * (recorded + 2)}

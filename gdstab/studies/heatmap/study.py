@@ -3,13 +3,11 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from gdstab import basins, stability, theory, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_loss, check_resolution, check_step_sizes
+from gdstab._validate import check_box, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.heatmap import Heatmap, selfcheck
@@ -31,16 +29,13 @@ class Setting(NamedTuple):
 
 def prepare(options: Heatmap) -> Setting:
     """Build and check everything."""
-    dtype, stopping = check_precision(options.precision), building.build_stopping(options)
-    loss, dim = building.build_loss(options.loss)
+    (loss, dim, dtype), stopping = building.problem(options), building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)
     # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
     check_box(options.box, 2)
     check_step_sizes(options.step_size, dtype)
     basins.parse_plane(plane, dim)
     cells = int(np.prod(check_resolution(options.resolution, 2), dtype=object))
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     return Setting(loss, dim, plane, stopping, Needs({"resolution": 16 * cells}, cells * _BYTES_PER_CELL))
 
 

@@ -3,9 +3,15 @@
 from pathlib import Path
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, StoppingOptions, study_options
-from gdstab.studies.options.parsing import Box
-from gdstab.studies.options.updates import Update
+from gdstab.studies.options.base import (
+    Box,
+    LossOptions,
+    RunOptions,
+    SeedOptions,
+    StoppingOptions,
+    Update,
+    study_options,
+)
 
 
 @study_options

@@ -10,14 +10,13 @@ import numpy as np
 import xarray as xr
 
 from gdstab import basins, lyapunov, sampling, theory
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_loss, check_resolution, check_step_sizes
+from gdstab._validate import check_box, check_count, check_resolution, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building
-from gdstab.studies.hyperbola import under_descent
+from gdstab.studies.building import under_descent
 from gdstab.studies.lyapunov import Lyapunov, collapse
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
@@ -46,11 +45,8 @@ class Setting(NamedTuple):
 
 def prepare(options: Lyapunov) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
     rule = building.build_rule(options)
-    loss, dim = building.build_loss(options.loss)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
+    loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(parse_range(options.step_sizes), dtype))
     check_numbers(options, dtype)
     stopping = building.build_stopping(options)

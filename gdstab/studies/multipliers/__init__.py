@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, StoppingOptions, study_options
-from gdstab.studies.options.parsing import Interval
-from gdstab.studies.options.updates import RuleName, Update
+from gdstab.studies.options.base import (
+    Interval,
+    LossOptions,
+    RuleName,
+    RunOptions,
+    SeedOptions,
+    StoppingOptions,
+    Update,
+    study_options,
+)
 
 
 @study_options

@@ -14,9 +14,8 @@ import numpy as np
 import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, stability, theory, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_loss, check_positive, check_resolution, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_resolution, check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.multipliers import Multipliers, stability_diagram
@@ -56,12 +55,9 @@ class Minimum(NamedTuple):
 
 def prepare(options: Multipliers) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     stopping = building.build_stopping(options)
     _check(options, dtype)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     building.build_rule(options)
     start = _start(options, dim, dtype)
     _check_point(options, loss, dtype)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gdstab import studies
+from gdstab.studies.options.base import Box, Interval, RuleName, Update, parse_range
 from gdstab.studies.options.checking import check
 from gdstab.studies.options.losses import (
     Custom,
@@ -32,8 +33,6 @@ from gdstab.studies.options.losses import (
     Vector,
     Worstcase,
 )
-from gdstab.studies.options.parsing import Box, Interval, parse_range
-from gdstab.studies.options.updates import RuleName, Update
 from gdstab.studies.options.words import describe
 
 __all__ = [

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from pathlib import Path
-from typing import Literal, TypeVar, dataclass_transform
+from typing import Literal, TypeAlias, TypeVar, dataclass_transform
 
 from gdstab.studies.options.losses import Loss, Scalar
 
@@ -74,3 +74,63 @@ class PlaneOptions:
     plane: tuple[float, ...] = ()
     """the slice of parameter space: two indices of parameters (the others are 0), or a point and two directions, one
     after the other; by default the first two parameters"""
+
+
+RuleName: TypeAlias = Literal[
+    "descent",
+    "heavy-ball",
+    "nesterov",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "adagrad",
+    "lion",
+    "sign",
+    "normalised",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """How one step is taken; a study that lets its user choose inherits from this."""
+
+    rule: RuleName = "descent"
+    """the optimiser; all but descent come from optax"""
+    beta: float = 0.9
+    """decay of the momentum: of heavy-ball, nesterov, adam, adamw, lion"""
+    beta2: float = 0.999
+    """decay of the second moment: of rmsprop, adam, adamw (of lion: of its momentum)"""
+    eps: float = 1e-8
+    """what keeps the adaptive rules from dividing by zero"""
+    weight_decay: float = 0.0
+    """added to the gradient as weight_decay * theta; adamw and lion decay apart from the gradient"""
+
+
+Interval: TypeAlias = tuple[float, float]
+Box: TypeAlias = tuple[Interval, Interval]
+
+_MOST = 10_000_000
+"""Numbers in a range: more are a mistake, and would fill the memory before anything else is looked at."""
+
+
+def parse_range(text: str) -> list[float]:
+    """Numbers from `low:high:number`, both ends included, or from a list with commas.
+
+    >>> parse_range("0.1:0.5:3"), parse_range("0.5,2")
+    ([0.1, 0.3, 0.5], [0.5, 2.0])
+    """
+    words = text.split(":")
+    try:
+        if len(words) == 1:
+            return [float(word) for word in text.split(",")]
+        low, high, number = float(words[0]), float(words[1]), int(words[2]) if len(words) == 3 else 0
+    except ValueError:
+        number = 0
+    if number < 2 or not low < high:
+        raise ValueError(
+            f"expected low:high:number with low < high and at least two numbers, such as 0.02:0.6:30, or numbers with "
+            f"commas between them, but got {text!r}"
+        )
+    if number > _MOST:
+        raise ValueError(f"expected at most {_MOST:,} numbers in a range, but got {text!r}; lower the last one")
+    return [(low * (number - 1 - i) + high * i) / (number - 1) for i in range(number)]

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gdstab.studies.options.parsing import parse_range
+from gdstab.studies.options.base import parse_range
 
 _MOST_UPDATES = 2**31 - 2
 

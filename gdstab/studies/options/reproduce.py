@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gdstab.studies.options import Critical, Heatmap, Orbit
+from gdstab.studies.options.base import Box
 from gdstab.studies.options.losses import Loss, Scalar
-from gdstab.studies.options.parsing import Box
 
 
 @dataclasses.dataclass(frozen=True)

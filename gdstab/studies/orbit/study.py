@@ -2,15 +2,13 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from gdstab import ensembles, orbits, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_loss, check_step_sizes
+from gdstab._validate import check_box, check_count, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
@@ -41,12 +39,9 @@ class Setting(NamedTuple):
 
 def prepare(options: Orbit) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     check_count(options.num_steps, "num_steps", least=0)
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
-    building.check_tolerances(options, loss, dim)
     boxes = _boxes(options, loss)
     starts = _starts(options, boxes, dim).astype(dtype)
     size = starts.size * (options.num_steps + 1) * dtype.itemsize

@@ -10,7 +10,7 @@ from gdstab.studies import lifecycle
 from gdstab.studies.options.reproduce import options_of
 from gdstab.studies.phases import Phase
 from gdstab.studies.reproduce import study
-from gdstab.studies.reproduce.outcome import Reproduction as Reproduction
+from gdstab.studies.reproduce.study import Reproduction as Reproduction
 
 __all__ = ["Reproduction", "phases", "run"]
 

@@ -2,7 +2,7 @@
 
 from gdstab.studies.heatmap import show, study
 from gdstab.studies.options.reproduce import FigureA1a
-from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.reproduce.study import Row
 
 prepare, phases, measure, draw = study.prepare, study.phases, study.measure, show.draw
 

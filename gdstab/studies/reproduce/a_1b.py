@@ -3,7 +3,7 @@
 from gdstab.studies import building
 from gdstab.studies.critical import show, study
 from gdstab.studies.options.reproduce import FigureA1b
-from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.reproduce.study import Row
 from gdstab.studies.tables import number
 from gdstab.theory import known
 

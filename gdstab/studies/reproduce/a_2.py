@@ -3,7 +3,7 @@
 from gdstab.studies import building
 from gdstab.studies.options.reproduce import FigureA2
 from gdstab.studies.orbit import show, study
-from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.reproduce.study import Row
 from gdstab.theory import known
 
 prepare, phases, measure, draw = study.prepare, study.phases, study.measure, show.draw

@@ -15,7 +15,7 @@ from gdstab.studies import training
 from gdstab.studies.flow.study import drifts, order
 from gdstab.studies.options.reproduce import FigureD1
 from gdstab.studies.phases import SAVING, Phase, count
-from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.reproduce.study import Row
 from gdstab.studies.work import Needs, Work
 
 _WIDTH = 50

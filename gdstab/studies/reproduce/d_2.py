@@ -15,7 +15,7 @@ from gdstab.losses import WorstCase
 from gdstab.studies.options import read
 from gdstab.studies.options.reproduce import FigureD2
 from gdstab.studies.phases import SAVING, Phase
-from gdstab.studies.reproduce.outcome import Row
+from gdstab.studies.reproduce.study import Row
 from gdstab.studies.work import Needs, Work
 
 _POINTS = 801

@@ -2,8 +2,7 @@
 
 from gdstab import records
 from gdstab.studies.options import read
-from gdstab.studies.reproduce.outcome import Row
-from gdstab.studies.reproduce.study import figure_of
+from gdstab.studies.reproduce.study import Row, figure_of
 from gdstab.studies.tables import table as columns
 
 

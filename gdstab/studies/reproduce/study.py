@@ -2,12 +2,39 @@
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+from gdstab import records
 from gdstab.studies.lifecycle import plain
 from gdstab.studies.options.reproduce import FIGURES
 from gdstab.studies.phases import Phase
 from gdstab.studies.work import Work
+
+
+class Row(NamedTuple):
+    """A quantity as the paper prints it ("-" where it does not) and as it came out here."""
+
+    quantity: str
+    paper: str
+    here: str
+
+
+class Reproduction(NamedTuple):
+    """A complete run on disk; its summary has the entry `reproduction`: what was drawn, and the rows."""
+
+    record: records.Record
+    fresh: bool
+    """Made just now, not read back."""
+
+    @property
+    def shows(self) -> str:
+        """What the figure shows."""
+        return self.record.summary["reproduction"]["shows"]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The numbers of the paper and ours."""
+        return [Row(**row) for row in self.record.summary["reproduction"]["rows"]]
 
 
 def figure_of(options: Any) -> ModuleType:

@@ -8,9 +8,8 @@ import numpy as np
 import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, updates
-from gdstab._numerics import check_precision
 from gdstab._types import LossFn, Point
-from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.studies import building
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.spectrum import Spectrum
@@ -28,15 +27,13 @@ class Setting(NamedTuple):
 
 def prepare(options: Spectrum) -> Setting:
     """Build and check everything."""
-    dtype = check_precision(options.precision)
-    loss, dim = building.build_loss(options.loss)
+    loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
     for name in ("every", "samples", "num_matvecs"):
         check_count(getattr(options, name), name)
     for name, least in (("num_steps", 0), ("num_probes", 2), ("dense_limit", 0)):
         check_count(getattr(options, name), name, least=least)
     check_positive(options.spread, "spread")
-    check_loss(loss, jax.ShapeDtypeStruct((dim,), dtype))
     start = _start(options, dim, dtype)
     points = {"orbit": options.num_steps + 1, "minima": options.samples, "point": 1}[options.where]
     size = points * dim * dtype.itemsize

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, figures, stability, updates
+from gdstab import ensembles, stability, updates
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
@@ -66,18 +66,6 @@ class Neighbourhood(NamedTuple):
     manifold: CentreStable
     surface: Surface
     leaving: Leaving
-
-    @property
-    def picture(self) -> figures.CentreStablePicture:
-        """What the figure shows: coordinates along the axes of the surface, and along the leading unstable vector."""
-        count, dim = self.surface.axes.shape
-        onto = np.zeros((self.manifold.basis.shape[0], count + 1))
-        onto[:dim, :count], onto[dim, count] = self.surface.axes.T, 1.0
-        leaving = self.leaving
-        return figures.CentreStablePicture(
-            self.surface.points @ onto, leaving.on @ onto, leaving.off @ onto, leaving.distances,
-            leaving.threshold, leaving.escape, leaving.mu,
-        )  # fmt: skip
 
 
 def saddle_neighbourhood(
@@ -153,11 +141,6 @@ def escape_times(heights: np.ndarray, threshold: float) -> np.ndarray:
     """
     beyond = ~(np.linalg.norm(heights, axis=-1) <= threshold)
     return np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), -1)
-
-
-def draw(found: Neighbourhood):
-    """The figure of a neighbourhood."""
-    return figures.draw_centre_stable(found.picture)
 
 
 class _Above(eqx.Module):
