@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from matplotlib.figure import Figure
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -41,6 +42,12 @@ def assert_close(actual, expected, *, factor=10.0):
     """Compare at `factor * sqrt(eps)` of the dtype at hand."""
     tol = factor * np.sqrt(np.finfo(np.asarray(actual).dtype).eps)
     np.testing.assert_allclose(actual, expected, rtol=tol, atol=tol)
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are made, but not turned into pixels: that takes a second each, and is seen elsewhere."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write(b"not rendered"))
 
 
 _SETTINGS = (

@@ -102,12 +102,14 @@ def test_a_foreign_directory_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_chunk_changes_no_count(study, tmp_path):
     other = basin.run(dataclasses.replace(SMALL, chunk=6000, out=tmp_path / "run"))
     assert other.record.summary["rows"] == study.record.summary["rows"]
     assert other.record.summary["differences"] == study.record.summary["differences"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_damaged_and_missing_parts_are_run_again_and_no_others(study, tmp_path, monkeypatch):
     asked = dataclasses.replace(SMALL, out=tmp_path / "run")
 
@@ -150,6 +152,7 @@ def test_a_part_of_another_layout_is_not_believed(tmp_path, monkeypatch):
         basin.run(dataclasses.replace(asked, resume=True))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_sampling_stops_once_the_intervals_are_narrow(study, tmp_path):
     asked = dataclasses.replace(SMALL, samples=100_000, width=0.05, out=tmp_path / "run")
     summary = basin.run(asked).record.summary
@@ -166,6 +169,7 @@ def test_sampling_stops_once_the_intervals_are_narrow(study, tmp_path):
     assert study.record.summary["sequential"] is None
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_width_out_of_reach_is_said_with_what_was_reached(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(process, "configure", lambda _: None)
     line = (
@@ -327,6 +331,7 @@ def test_the_figure_shows_what_is_there_and_nothing_else():
     assert len(labels(figures.draw_basin(shares(critical_step=2.0)))) == 2
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_figure_of_a_single_step_size(tmp_path):
     asked = dataclasses.replace(SMALL, step_sizes="0.2", out=tmp_path / "run")
     record = basin.run(asked).record

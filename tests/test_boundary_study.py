@@ -38,7 +38,9 @@ def control(tmp_path_factory):
     asked = options.Boundary(
         **SMALL, step_size=0.3, signs=(), loss=SMOOTH, out=tmp_path_factory.mktemp("runs") / "control"
     )
-    return boundary.run(asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", lambda *_, **__: None)
+        return boundary.run(asked)
 
 
 def test_with_decay_the_edge_is_fractal(study):
@@ -199,6 +201,7 @@ def test_the_window_stays_in_the_picture():
     assert mesh.get_ylim() == pytest.approx((0.0, 0.1))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_what_cannot_be_fitted_is_null(tmp_path):
     """Everything converges: no pair ever differs."""
     asked = options.Boundary(

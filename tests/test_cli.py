@@ -64,6 +64,7 @@ def test_negative_numbers_flags_and_none():
     assert asked.loss == options.Custom("a.py:f", 2)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_heatmap_then_again(tmp_path, capsys):
     words = ["heatmap", *SMALL, "--out", "run"]
     assert main(words) == 0
@@ -123,6 +124,7 @@ def test_info(capsys):
         assert word in out
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_users_own_loss(tmp_path, capsys):
     (tmp_path / "my.py").write_text("def fn(theta):\n    return (1 - theta[0] * theta[1]) ** 2\n")
     words = ["heatmap", *SMALL, "--out", "run", "loss:custom", "--loss.path", "my.py:fn", "--loss.dim", "2"]
@@ -235,6 +237,7 @@ def test_a_command_that_fails_late_takes_its_directory_along(tmp_path, monkeypat
     assert not (tmp_path / "some").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_loss_of_the_readme_in_five_lines(tmp_path, capsys):
     text = (ROOT / "README.md").read_text()
     section = text[text.index("## Your own loss") : text.index("## Losses")]

@@ -63,6 +63,7 @@ def test_the_directory_holds_everything(study):
     assert eta[i, j] == pytest.approx(float(exact), rel=1e-5)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, monkeypatch, study):
     again = critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=study.record.path))
     assert not again.fresh
@@ -84,6 +85,7 @@ def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, mo
     assert resumed.record.summary["lane_steps"] == study.record.summary["lane_steps"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_loss_without_a_closed_form(tmp_path):
     asked = options.CriticalMap(
         loss=options.Himmelblau(), box=((-5.0, 5.0), (-5.0, 5.0)), resolution=(16, 16), low=0.005, high=0.05,
@@ -96,6 +98,7 @@ def test_a_loss_without_a_closed_form(tmp_path):
     assert summary["flagged"] == int(records.load(tmp_path / "run").dataset["flag"].sum())
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_slice_of_vectors_has_the_closed_form_too(tmp_path):
     asked = options.CriticalMap(
         loss=options.Vector(dim=2, target=2.0, scale=0.5), plane=(0.0, 3.0), resolution=(8, 8), low=0.05, high=0.6,

@@ -101,10 +101,10 @@ def test_progress_counts_every_orbit():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_point_of_a_quadratic_has_the_step_of_its_sharpness(dtype, key):
     loss = Quadratic(jnp.diag(jnp.asarray([1.0, 3.0, 0.5])))
-    source = RandomSource.gaussian(key, 50, 3, dtype=dtype)
+    source = RandomSource.gaussian(key, 8, 3, dtype=dtype)
     result = find(
         source, loss, low=0.1, high=2.0, rtol=1e-5, undecided_rtol=1e-5,
-        stopping=StoppingRule(loss_tol=1e-12, escape_radius=1e3, max_steps=200_000),
+        stopping=StoppingRule(loss_tol=1e-12, escape_radius=1e3, max_steps=50_000),
     )  # fmt: skip
     assert result.eta.dtype == np.dtype(dtype)
     # Within about 1e-4 of the threshold an orbit needs more updates than it has: undecided, and close enough.

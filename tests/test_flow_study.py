@@ -76,7 +76,7 @@ def test_the_record_is_complete_and_read_back(quadratic):
         flow.run(options.Flow(**SMALL, radius=0.2, out=path))
 
 
-@pytest.mark.usefixtures("process_as_it_was")
+@pytest.mark.usefixtures("process_as_it_was", "unrendered")
 def test_above_the_threshold_the_bound_is_said_to_be_void(tmp_path, capsys):
     """By the command, which reads the run back."""
     out = tmp_path / "run"
@@ -95,6 +95,7 @@ def test_above_the_threshold_the_bound_is_said_to_be_void(tmp_path, capsys):
     assert "complete already" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_flow_that_escapes_is_diagnosed(tmp_path):
     changed = {"loss": options.Quadratic((-20.0, 3.0)), "start": (1.0, 0.1, 0.0, 1.0)}
     study = flow.run(options.Flow(**{**SMALL, **changed}, out=tmp_path / "run"))
@@ -108,6 +109,7 @@ def test_a_flow_that_escapes_is_diagnosed(tmp_path):
     assert (study.record.path / "start_1.png").is_file()
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("power", "known"), [pytest.param("1.0", True, marks=pytest.mark.slow), ("1.5", False)])
 def test_a_loss_without_curvature_and_one_whose_tube_leaves_its_domain(power, known, tmp_path):
     (tmp_path / "losses.py").write_text(f"import jax.numpy as jnp\nloss = lambda x: jnp.sum(x**{power})\n")

@@ -70,7 +70,7 @@ def test_a_1b(tmp_path):
     assert float(rows["length of stable minima: largest error against the closed form"][1]) < 1e-6
 
 
-@pytest.mark.usefixtures("process_as_it_was")
+@pytest.mark.usefixtures("process_as_it_was", "unrendered")
 def test_a_2_by_the_command(tmp_path, capsys):
     words = ["reproduce", "A.2", "--output", str(tmp_path / "run")]
     assert main(words) == 0

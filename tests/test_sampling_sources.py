@@ -25,7 +25,6 @@ KINDS = {
     "sobol": lambda _, num, dtype=None: SobolSource(num, BOX, replicates=4, dtype=dtype),
     "strata": lambda key, num, dtype=None: StratifiedSource(key, num, BOX, (4, 2, 4), dtype=dtype),
 }
-each_kind = pytest.mark.parametrize("kind", KINDS)
 each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -40,8 +39,14 @@ def layers_of(points, widths):
     return [np.asarray(points)[:, start:stop].reshape(-1, b, a) for (start, stop), (a, b) in spans]
 
 
-@each_kind
-@each_dtype
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        pytest.param(kind, dtype, marks=() if kind == "box" or usual == dtype else pytest.mark.slow)
+        for kind, usual in zip(KINDS, ("", "float32", "float32", "float64", "float32", "float64"), strict=True)
+        for dtype in ("float32", "float64")
+    ],
+)
 def test_points_are_the_same_bits_in_blocks_of_any_length(kind, dtype, key):
     """Also where the compiler sees one large array and where it sees many small ones."""
     source = KINDS[kind](key, 2 * GROUP, dtype)
@@ -91,8 +96,15 @@ def test_ball_is_uniform(dim, key):
     assert np.abs(points.mean(0)).max() < 5 * 3 / math.sqrt(5000 * (dim + 2))
 
 
-@each_dtype
-@pytest.mark.parametrize("widths", [(1, 1, 1), (3, 2, 4), (2, 5, 4, 3)])
+@pytest.mark.parametrize(
+    ("widths", "dtype"),
+    [
+        ((1, 1, 1), "float64"), ((3, 2, 4), "float64"), ((2, 5, 4, 3), "float32"),
+        pytest.param((1, 1, 1), "float32", marks=pytest.mark.slow),
+        pytest.param((3, 2, 4), "float32", marks=pytest.mark.slow),
+        pytest.param((2, 5, 4, 3), "float64", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_balanced_layers_are_balanced_and_make_a_normal_matrix(widths, dtype, key):
     num, scale, eps = 50, 1.7, np.finfo(dtype).eps
     points = draw(RandomSource.balanced(key, num, widths, scale, dtype=dtype), num)
@@ -213,7 +225,7 @@ def product_loss(theta):
     return 0.5 * (1 - theta[0] * theta[1]) ** 2
 
 
-@pytest.mark.parametrize("kind", ["sobol", "balanced", "ball"])
+@pytest.mark.parametrize("kind", ["sobol", pytest.param("balanced", marks=pytest.mark.slow), "ball"])
 def test_verdicts_do_not_depend_on_the_block(kind, key):
     source = {
         "sobol": lambda: SobolSource(3000, ((-3.0, 3.0),) * 2, replicates=3),

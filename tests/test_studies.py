@@ -12,6 +12,7 @@ from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, heatmap, options, orbit
 from gdstab.studies.heatmap import selfcheck, show
+from gdstab.studies.heatmap import study as study_of_heatmaps
 from gdstab.studies.orbit.study import CLOSE, WIDE
 from gdstab.theory import scalar
 
@@ -56,6 +57,7 @@ def test_a_complete_run_is_read_back(study):
         heatmap.run(options.Heatmap(resolution=(200, 200), step_size=0.2, out=study.record.path))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_an_interrupted_heatmap_goes_on(tmp_path, monkeypatch, study):
     asked = options.Heatmap(resolution=(200, 200), out=tmp_path / "run")
 
@@ -76,6 +78,7 @@ def test_an_interrupted_heatmap_goes_on(tmp_path, monkeypatch, study):
     np.testing.assert_array_equal(resumed.record.dataset["steps"], study.record.dataset["steps"])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_above_the_critical_step_nothing_converges_to_a_minimum(tmp_path):
     summary = heatmap.run(
         options.Heatmap(step_size=0.6, resolution=(96, 96), max_steps=3000, out=tmp_path / "run")
@@ -87,13 +90,23 @@ def test_above_the_critical_step_nothing_converges_to_a_minimum(tmp_path):
     assert summary["theory"]["contradictions_beyond_one_diagonal"] == 0
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        options.Vector(), options.Linear(), options.Quadratic(), options.Rosenbrock(), options.Himmelblau(),
-        options.Doublewell(), options.Scalar(depth=3),
-    ],
+OTHERS = (
+    options.Vector(), options.Linear(), options.Quadratic(), options.Rosenbrock(), options.Himmelblau(),
+    options.Doublewell(), options.Scalar(depth=3),
 )  # fmt: skip
+FEW = {options.Linear(), options.Quadratic()}  # of matrices on lanes, and one without lanes
+
+
+def test_no_basin_but_that_of_two_factors_is_known():
+    for kind in OTHERS:
+        assert study_of_heatmaps.hyperbola_in(options.Heatmap(loss=kind), building.build_loss(kind)[0]) is None
+    assert study_of_heatmaps.hyperbola_in(options.Heatmap(), building.build_loss(options.Scalar())[0])
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize(
+    "loss", [kind if kind in FEW else pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS]
+)
 def test_every_loss_has_a_heatmap_and_theory_is_null_where_unknown(loss, tmp_path):
     asked = options.Heatmap(loss=loss, step_size=0.001, resolution=(4, 4), max_steps=20, out=tmp_path / "run")
     assert set(heatmap.run(asked).record.summary["theory"].values()) == {None}
