@@ -156,6 +156,7 @@ def test_momentum_has_a_manifold_too(rng):
     assert float(jnp.linalg.norm(x, axis=1).max()) < 0.02 * float(jnp.linalg.norm(graph.point, axis=1).max())
 
 
+@pytest.mark.slow
 def test_escape_from_a_relu_saddle(rng):
     """On the graph orbits stay until rounding has grown; off it by delta they leave at log(1/delta) / log mu."""
     found = stability.centre_stable(DESCENT, NETWORK, SEMI_ACTIVE, 0.4, radius=0.5)

@@ -133,6 +133,7 @@ def test_a_quadratic_deviates_as_powers_and_exponentials_say(rng):
     np.testing.assert_allclose(found.theta["fast"], descent[:, :, -1, 1], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_relu_invariant_is_conserved_across_kinks():
     loss, w = losses.ShallowReLU(2), jnp.array([1.1, -0.8])
     theta = jnp.concatenate([w, -w * jnp.array([0.2, 0.6]), jnp.array([0.9, -0.7]), jnp.ones(1)])
@@ -160,7 +161,7 @@ def test_the_smallest_step_size_that_strays():
     assert tuple(np.round(find(1e-6)[:2], 12)) == (1e-3, 0.0)
 
 
-@pytest.mark.parametrize(("time", "high"), [(10.0, 10.0), (20.0, 5.0)])
+@pytest.mark.parametrize(("time", "high"), [(10.0, 10.0), pytest.param(20.0, 5.0, marks=pytest.mark.slow)])
 def test_the_search_sees_what_steps_do_long_before_the_end(time, high):
     """Beyond t = 1 the deviation falls again: step sizes near the time must be looked at between their updates."""
     found = first_exceedance(parabola, jnp.ones(1), 0.02, time, between=(1e-3, high), precision=1e-17)
@@ -224,10 +225,14 @@ def test_how_flows_stop_is_told_apart():
         assert row[5] in diagnose(Power(*(column[i] for column in rows[:3])), one)
 
 
-def test_what_leaves_the_ball_is_no_escape_to_infinity():
-    """Constant steps that are too long; and a flow that slows down on its way to a minimum outside."""
+def test_constant_steps_that_are_too_long_are_no_escape_to_infinity():
     steep = lambda x: 50 * jnp.sum(x**2)  # noqa: E731
     assert "shorten `step`" in diagnose(steep, gradient_flow(steep, jnp.ones(1), 10.0, step=0.1))
+
+
+@pytest.mark.slow
+def test_what_leaves_the_ball_is_no_escape_to_infinity():
+    """A flow that slows down on its way to a minimum outside."""
     far = lambda x: 0.5 * jnp.sum((x - 10) ** 2)  # noqa: E731
     said = diagnose(far, gradient_flow(far, jnp.ones(1), 10.0, escape_radius=5.0))
     assert said.startswith("ESCAPED")
@@ -270,6 +275,10 @@ def test_what_a_stopped_flow_cannot_say_is_nan():
     found = deviation(cubic, jnp.ones(1), [0.1, 0.5], 2.0, points=4)
     assert int(found.status) == FlowStatus.ESCAPED
     np.testing.assert_array_equal(np.isnan(found.distance), [[False, False, True, True, True]] * 2)
+
+
+@pytest.mark.slow
+def test_a_search_along_a_flow_that_stops_is_refused():
     with pytest.raises(ValueError, match="ESCAPED"):
         first_exceedance(cubic, jnp.ones(1), 0.1, 2.0, between=(0.1, 0.5), scan=2, points=4)
 

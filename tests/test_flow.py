@@ -14,7 +14,7 @@ from gdstab.theory import factorisations
 FINE = {"rtol": 1e-12, "atol": 1e-13}
 
 
-@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno5()])
+@pytest.mark.parametrize("solver", [None, pytest.param(diffrax.Kvaerno5(), marks=pytest.mark.slow)])
 def test_a_quadratic_is_followed_exactly(solver):
     curvatures, start = jnp.array([0.5, 3.0]), jnp.array([1.0, -2.0])
     times = np.array([0.0, 0.3, 1.0, 2.0])
@@ -34,13 +34,15 @@ def test_a_stiff_flow_is_diagnosed_and_the_implicit_solver_takes_it():
     explicit = gradient_flow(loss, jnp.ones(2), 2.0, max_steps=400, save_at=times)
     assert FlowStatus(int(explicit.status)) == FlowStatus.STALLED
     assert "Kvaerno5" in diagnose(loss, explicit)
+    assert np.isfinite(explicit.theta).all()
     implicit = gradient_flow(loss, jnp.ones(2), 2.0, save_at=times, solver=diffrax.Kvaerno5())
     assert bool(implicit.successful)
     assert int(implicit.num_steps) < 400
     np.testing.assert_allclose(implicit.theta, [0.0, np.exp(-2.0)], atol=1e-6)
 
 
-@pytest.mark.parametrize("depth", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [2, 3])
 def test_balancedness_is_conserved(depth, key):
     widths = (4, *[3] * (depth - 1), 2)
     keys = jax.random.split(key, depth + 1)
@@ -73,7 +75,7 @@ def test_it_stops_where_the_gradient_is_small_and_holds_what_follows():
     assert np.isfinite(found.observed).all()
 
 
-@pytest.mark.parametrize("solver", [None, diffrax.Kvaerno5()])
+@pytest.mark.parametrize("solver", [None, pytest.param(diffrax.Kvaerno5(), marks=pytest.mark.slow)])
 def test_the_interpolant_is_the_flow_at_any_time(solver):
     curvatures, start = jnp.array([0.5, 3.0]), {"a": jnp.array([1.0, -2.0])}
     loss = lambda tree: losses.Quadratic(jnp.diag(curvatures))(tree["a"])  # noqa: E731
@@ -139,25 +141,30 @@ def test_constant_steps_cross_kinks_at_once():
         assert abs(error.mean()) < 0.2 * step  # without bias
 
 
+@pytest.mark.slow
 def test_running_out_of_steps_is_data():
     found = gradient_flow(losses.Quadratic(jnp.eye(2)), jnp.ones(2), 100.0, max_steps=3)
     assert not bool(found.successful)
     assert np.isfinite(found.theta).all()
 
 
-def test_jit_vmap_dtype_and_trees():
+@pytest.mark.slow
+def test_single_precision_stays_single():
+    flow = gradient_flow(losses.ScalarProduct(), jnp.array([1.0, 0.3], jnp.float32), 1.0, rtol=1e-4, atol=1e-6)
+    assert flow.theta.dtype == jnp.float32
+
+
+def test_jit_vmap_and_trees():
     loss = losses.ScalarProduct()
 
     def flow(theta):
         return gradient_flow(lambda tree: loss(jnp.stack([tree["x"], tree["y"]])), theta, 1.0).theta
 
     starts = {"x": jnp.array([1.0, 0.3]), "y": jnp.array([0.2, 2.0])}
-    batch = jax.jit(jax.vmap(flow))(starts)
+    batch, alone = jax.jit(jax.vmap(flow))(starts), jax.jit(flow)
     for i in range(2):
-        one = flow(jax.tree.map(lambda leaf, i=i: leaf[i], starts))
+        one = alone(jax.tree.map(lambda leaf, i=i: leaf[i], starts))
         np.testing.assert_allclose(batch["x"][i], one["x"], rtol=1e-6)
-    single = gradient_flow(loss, jnp.array([1.0, 0.3], jnp.float32), 1.0, rtol=1e-4, atol=1e-6)
-    assert single.theta.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

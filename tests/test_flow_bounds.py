@@ -165,7 +165,7 @@ class Three(eqx.Module):
         return 0.5 * jnp.mean(residual**2)
 
 
-@pytest.mark.parametrize("num", [21, pytest.param(210, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [6, pytest.param(210, marks=pytest.mark.slow)])
 def test_descent_stays_within_the_bound_of_measured_constants(num, rng):
     steps, time, radius = 320, 0.6, 0.25
     starts = jnp.asarray(0.7 * rng.standard_normal((num, 10)))
@@ -348,7 +348,7 @@ def distance(a, b):
     return np.sqrt(sum(np.sum((np.asarray(x) - np.asarray(y)) ** 2, axis=(-2, -1)) for x, y in zip(a, b, strict=True)))
 
 
-@pytest.mark.parametrize("widths", [(2, 2, 1), (2, 2, 2, 2), (2, 3, 1)])
+@pytest.mark.parametrize("widths", [pytest.param((2, 2, 1), marks=pytest.mark.slow), (2, 2, 2, 2), (2, 3, 1)])
 def test_lemma_31_on_random_weights(rng, widths):
     num, proved = 200, widths[1] <= widths[0]
     theta = tuple(jnp.asarray(rng.standard_normal((num, b, a))) for a, b in itertools.pairwise(widths))

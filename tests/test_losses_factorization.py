@@ -32,6 +32,7 @@ PROBLEMS = {  # one of each kind, planted where that is possible
     "network": QuadraticNetwork.random(KEYS[5], 3, 14, neurons=2),
     "population": QuadraticNetwork.population(TRUTH, neurons=2, scale=0.7),
 }
+slow = pytest.mark.slow
 every_problem = pytest.mark.parametrize("loss", PROBLEMS.values(), ids=PROBLEMS.keys())
 
 
@@ -66,7 +67,7 @@ def examine(loss, theta):
 @every_problem
 def test_value_and_gradient_against_numpy(loss, rng):
     theta, width = rng.normal(size=loss.dim), 1e-6
-    value, gradient = jax.value_and_grad(loss)(jnp.asarray(theta))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(theta)
     np.testing.assert_allclose(value, by_numpy(loss, theta), rtol=1e-12)
     steps = width * np.eye(loss.dim)
     differences = [(by_numpy(loss, theta + e) - by_numpy(loss, theta - e)) / (2 * width) for e in steps]
@@ -75,23 +76,33 @@ def test_value_and_gradient_against_numpy(loss, rng):
 
 @every_problem
 def test_lanes_on_a_trailing_axis(loss, rng):
-    lanes = jnp.asarray(rng.normal(size=(loss.dim, 4)))
-    assert_close(loss.on_lanes(lanes), jnp.stack([loss(lane) for lane in lanes.T]))
+    lanes = rng.normal(size=(loss.dim, 4))
+    assert_close(eqx.filter_jit(loss.on_lanes)(lanes), [by_numpy(loss, lane) for lane in lanes.T])
 
 
-@every_problem
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+SINGLE = {"wide-l1", "low-rank-symmetric", "phase", "population"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "loss"),
+    [
+        pytest.param(dtype, loss, marks=slow if dtype == "float32" and name not in SINGLE else (), id=f"{dtype}-{name}")
+        for dtype in ("float32", "float64")
+        for name, loss in PROBLEMS.items()
+    ],
+)
 def test_dtype_follows_theta_and_the_minimum_is_one(loss, dtype):
     theta = loss.minimum(dtype)
-    value, gradient = jax.value_and_grad(loss)(theta)
-    assert theta.dtype == value.dtype == gradient.dtype == loss.residual(theta).dtype == dtype
+    look = jax.jit(lambda at: (*jax.value_and_grad(loss)(at), loss.residual(at)))
+    value, gradient, residual = look(theta)
+    assert theta.dtype == value.dtype == gradient.dtype == residual.dtype == dtype
     assert_close(value, np.asarray(loss.loss_floor, dtype), factor=100 if loss.norm == "l1" else 10)
     if loss.norm == "l2":
         assert_close(gradient, np.zeros(loss.dim, dtype))
-        assert_close(loss.residual(theta), np.zeros_like(loss.residual(theta)))
-    moved = theta + 0.1 * jnp.sin(jnp.arange(1.0, loss.dim + 1)).astype(dtype)
-    assert float(jnp.linalg.norm(loss.residual(moved))) > 1e-3
-    assert float(loss(moved)) - float(loss.loss_floor) > 1e-5
+        assert_close(residual, np.zeros_like(residual))
+    value, _, residual = look(np.asarray(theta) + 0.1 * np.sin(np.arange(1.0, loss.dim + 1)).astype(dtype))
+    assert np.linalg.norm(residual) > 1e-3
+    assert float(value) - float(loss.loss_floor) > 1e-5
 
 
 @pytest.mark.parametrize("name", ["wide", "symmetric", "population", "network", "phase"])
@@ -140,7 +151,15 @@ def test_turned_factors_are_as_critical(rng):
     assert kind == Kind.STRICT_SADDLE
 
 
-@pytest.mark.parametrize("name", ["low-rank", "low-rank-symmetric", "low-rank-l1", "phase", "phase-l1", "network"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "low-rank",
+        *(pytest.param(x, marks=slow) for x in ("low-rank-symmetric", "low-rank-l1", "phase")),
+        "phase-l1",
+        "network",
+    ],
+)
 def test_the_origin_is_a_strict_saddle(name):
     loss = PROBLEMS[name]
     gradient, spectrum, kind = examine(loss, jnp.zeros(loss.dim))
@@ -160,7 +179,9 @@ def test_floors_against_numpy(rng):
     assert_close(noisy.loss_floor, 2.0 * floor[0])
 
 
-@pytest.mark.parametrize("features", [1, 2, 5])
+@pytest.mark.parametrize(
+    "features", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_population_is_the_expectation_over_normal_inputs(features, rng):
     truth, theta = rng.normal(size=(2, features)), rng.normal(size=(2, features))
     loss = QuadraticNetwork.population(truth.ravel(), neurons=2, scale=1.0)
@@ -207,7 +228,7 @@ def test_descent_is_stable_up_to_the_sharpness_of_the_minimum():
     assert (outcome[1] != Outcome.CONVERGED).all()
 
 
-@pytest.mark.parametrize("name", ["wide", "population"])
+@pytest.mark.parametrize("name", ["wide", pytest.param("population", marks=pytest.mark.slow)])
 def test_descent_from_random_starts_reaches_the_floor(name):
     """No spurious minima here: every start gets past the saddles, to the floor (Ge, Jin and Zheng 2017)."""
     loss = PROBLEMS[name]

@@ -24,8 +24,25 @@ LINE = ShallowReLU(2)
 WIDE = ShallowReLU(7, (-1.0, 2.0), (0.3, -1.0, 2.0), leak=0.25)  # many enough to be sorted, as with more knots
 SORTED = ShallowReLU.from_knots(8, KNOTS, VALUES)
 LOSSES = {"cubic": CUBIC, "knots": BROKEN, "leaky": LEAKY, "wide": WIDE, "wide, knots": SORTED}
-value_of = {name: jax.jit(jax.vmap(loss)) for name, loss in LOSSES.items()}
-slope_of = {name: jax.jit(jax.vmap(jax.grad(loss))) for name, loss in LOSSES.items()}
+ROWS = 100
+slow = pytest.mark.slow
+each_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+def by_hundreds(function):
+    """Of any number of rows, one compilation for all: a hundred at a time, the last filled up with the last row."""
+    mapped = jax.jit(jax.vmap(function))
+
+    def call(thetas):
+        starts = range(0, len(thetas), ROWS)
+        full = np.pad(np.asarray(thetas), ((0, -len(thetas) % ROWS), (0, 0)), mode="edge")
+        return np.concatenate([mapped(full[i : i + ROWS]) for i in starts])[: len(thetas)]
+
+    return call
+
+
+value_of = {name: by_hundreds(loss) for name, loss in LOSSES.items()}
+slope_of = {name: by_hundreds(jax.grad(loss)) for name, loss in LOSSES.items()}
 bend_of = {name: jax.jit(jax.hessian(loss)) for name, loss in LOSSES.items()}
 
 
@@ -116,21 +133,21 @@ def exact_gradient(loss, theta):
     return total.astype(float)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@each_loss
 def test_risk_is_exact(name, rng):
-    thetas = networks(1000 if name in {"cubic", "wide"} else 200, rng, LOSSES[name].neurons)
-    risks = np.asarray(value_of[name](thetas))
+    thetas = networks(200, rng, LOSSES[name].neurons)
+    risks = value_of[name](thetas)
     exact, scale = np.array([exact_risk(LOSSES[name], theta) for theta in thetas]).T
     assert (risks >= 0).all()
     assert (np.abs(risks - exact) <= 1e-13 * scale).all()
     assert np.quantile(np.abs(risks / exact - 1), 0.9) < 1e-13
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@each_loss
 def test_gradient_is_exact(name, rng):
     thetas = networks(100, rng, LOSSES[name].neurons)
     thetas = thetas[~np.isin(np.arange(100) % 10, [7, 9])]  # degenerate neurons have none
-    gradients = np.asarray(slope_of[name](thetas))
+    gradients = slope_of[name](thetas)
     for theta, gradient in zip(thetas, gradients, strict=True):
         scale = (1 + np.abs(theta).max()) * np.sqrt(exact_risk(LOSSES[name], theta)[1])
         np.testing.assert_allclose(gradient, exact_gradient(LOSSES[name], theta), rtol=1e-12, atol=1e-13 * scale)
@@ -145,40 +162,41 @@ def test_small_losses_keep_their_digits(rng):
     np.testing.assert_allclose(float(value(exact.at[6].set(1e-9))), 1e-18, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name", ["cubic", "wide, knots", *(pytest.param(x, marks=slow) for x in ("knots", "leaky", "wide"))]
+)
 def test_float32_is_close(name, rng):
     thetas = networks(200, rng, LOSSES[name].neurons).astype("float32")
-    single, double = (np.asarray(value_of[name](jnp.asarray(thetas, dtype))) for dtype in ("float32", "float64"))
+    single, double = (value_of[name](thetas.astype(dtype)) for dtype in ("float32", "float64"))
     scale = np.array([exact_risk(LOSSES[name], theta)[1] for theta in thetas])
     assert single.dtype == np.float32
     assert (np.abs(single - double) <= 3e-6 * scale).all()
-    assert np.isfinite(np.asarray(slope_of[name](thetas))).all()
+    assert np.isfinite(slope_of[name](thetas)).all()
 
 
-@pytest.mark.parametrize("name", ["cubic", "wide"])
+@pytest.mark.parametrize("name", ["cubic", pytest.param("wide", marks=slow)])
 def test_both_forms_of_theta_and_lanes_agree(name, rng):
     loss, N = LOSSES[name], LOSSES[name].neurons
     thetas = networks(20, rng, N)
     flat = thetas.T
     parts = (flat[:N], flat[N : 2 * N], flat[2 * N : 3 * N], flat[-1])
-    parts = tuple(jnp.asarray(part) for part in parts)
     expected = value_of[name](thetas)
     np.testing.assert_allclose(eqx.filter_jit(loss.on_lanes)(flat), expected, rtol=1e-13)
     np.testing.assert_allclose(eqx.filter_jit(loss.on_lanes)(parts), expected, rtol=1e-13)
-    gradient = np.asarray(slope_of[name](thetas)).T
+    gradient = slope_of[name](thetas).T
     np.testing.assert_allclose(eqx.filter_jit(loss.gradient)(flat), gradient, rtol=1e-12, atol=1e-14)
     by_parts = eqx.filter_jit(loss.gradient)(parts)
     assert isinstance(by_parts, tuple)
     np.testing.assert_allclose(np.concatenate([*by_parts[:3], by_parts[3][None]]), gradient, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@each_loss
 def test_homogeneity_of_every_neuron(name, rng):
     """w G_w + b G_b = v G_v."""
     N = LOSSES[name].neurons
     thetas = networks(100, rng, N)
     w, b, v, _ = np.split(thetas, [N, 2 * N, 3 * N], axis=1)
-    by_w, by_b, by_v, _ = np.split(np.asarray(slope_of[name](thetas)), [N, 2 * N, 3 * N], axis=1)
+    by_w, by_b, by_v, _ = np.split(slope_of[name](thetas), [N, 2 * N, 3 * N], axis=1)
     scale = np.abs(w * by_w) + np.abs(b * by_b) + np.abs(v) * (np.abs(w) + np.abs(b))
     assert (np.abs(w * by_w + b * by_b - v * by_v) <= 1e-13 * (scale + 1e-300) * (1 + np.abs(v).max())).all()
 
@@ -189,7 +207,7 @@ def test_hessian_where_it_exists(name, rng):
     for theta in thetas[[0, 1, 2, 4, 5, 7]]:
         hessian = np.asarray(bend_of[name](theta))
         moves = 1e-6 * np.eye(theta.size)
-        differences = np.asarray(slope_of[name](theta + moves) - slope_of[name](theta - moves)) / 2e-6
+        differences = (slope_of[name](theta + moves) - slope_of[name](theta - moves)) / 2e-6
         np.testing.assert_allclose(hessian, hessian.T, atol=1e-12 * np.abs(hessian).max())
         np.testing.assert_allclose(hessian, differences, rtol=1e-5, atol=2e-4)
         assert np.isclose(hessian[-1, -1], 2 * 3.0, rtol=1e-14)  # 2 (beta - alpha)
@@ -200,7 +218,7 @@ def test_hessian_at_equal_breakpoints(rng):
     theta = np.array([1.0, 2.0, -1.0, 1.0, -0.5, -1.0, 0.5, 0.25, 0.7, -0.4, 1.1, 0.5, 0.1])
     for name in ("cubic", "leaky"):
         moves = 1e-7 * np.eye(theta.size)
-        differences = np.asarray(slope_of[name](theta + moves) - slope_of[name](theta - moves)) / 2e-7
+        differences = (slope_of[name](theta + moves) - slope_of[name](theta - moves)) / 2e-7
         np.testing.assert_allclose(bend_of[name](theta), differences, atol=3e-6)
 
 
@@ -222,8 +240,17 @@ def test_conventions_are_one_sided_derivatives(leak):
     assert all((np.asarray(loss.gradient(flat, kind))[[1, 3, 5]] == 0).all() for kind in ("zero", "left", "right"))
 
 
-@pytest.mark.parametrize("interval", [(-0.5, 1.0), (0.25, 1.0), (-1.0, -0.25)])
-@pytest.mark.parametrize("convention", ["zero", "left", "right"])
+INTERVALS, CONVENTIONS = [(-0.5, 1.0), (0.25, 1.0), (-1.0, -0.25)], ["zero", "left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("convention", "interval"),
+    [
+        pytest.param(CONVENTIONS[i], INTERVALS[j], marks=[slow] if i != j else [], id=f"{CONVENTIONS[i]}-interval{j}")
+        for i in range(3)
+        for j in range(3)
+    ],
+)
 def test_neurons_without_output_change_nothing(interval, convention, rng):
     """Three neurons by pairs, and the same beside five more by sorting: degenerate ones, and cuts everywhere."""
     few, many = (ShallowReLU(n, interval, (0.2, -1.0, 1.0), 0.125, convention) for n in (3, 8))
@@ -242,8 +269,9 @@ def test_neurons_without_output_change_nothing(interval, convention, rng):
 def test_derivatives_are_never_nan(rng):
     for name, loss in LOSSES.items():
         ones = np.ones(3 * loss.neurons + 1)
-        for theta in (0 * ones, ones * 1e-310, *networks(30, rng, loss.neurons)):
-            assert np.isfinite(np.asarray(slope_of[name](theta[None]))).all()
+        thetas = np.stack([0 * ones, ones * 1e-310, *networks(30, rng, loss.neurons)])
+        assert np.isfinite(slope_of[name](thetas)).all()
+        for theta in thetas:
             assert np.isfinite(np.asarray(bend_of[name](theta))).all()
     for name in ("cubic", "wide"):
         spoilt = np.where(np.eye(3 * LOSSES[name].neurons + 1, dtype=bool), np.nan, 1.0)
@@ -258,7 +286,7 @@ def test_leaky_networks_are_wider_relu_networks(rng):
         w, b, v, c = theta[:N], theta[N : 2 * N], theta[2 * N : 3 * N], theta[3 * N :]
         return jnp.concatenate([w, -w, b, -b, v, -0.125 * v, c])
 
-    thetas = jnp.asarray(rng.normal(size=(20, 3 * N + 1)))
+    thetas = rng.normal(size=(20, 3 * N + 1))
     composed = jax.jit(jax.vmap(jax.value_and_grad(lambda theta: wide(reduction(theta)))))
     values, gradients = composed(thetas)
     np.testing.assert_allclose(value_of["leaky"](thetas), values, rtol=1e-12)
@@ -295,6 +323,10 @@ def modified_by_quadrature(loss, theta, j, rising):
 def test_modified_gradient_is_the_papers_integral(loss):
     """Breakpoints above, below and inside the interval, the weight's sign as in the set's name and against it."""
     gradient = eqx.filter_jit(loss.gradient)
+    modified = {
+        rising: jax.jit(partial(loss.modified_gradient, **{"rising" if rising else "falling": (0,)}))
+        for rising in (True, False)
+    }
     rest = [0.8, -1.3, -0.2, 0.5, 0.9, -0.6]  # two more neurons: w, b, v
     for w, b, rising in [
         (1.0, -1.4, True),
@@ -304,8 +336,7 @@ def test_modified_gradient_is_the_papers_integral(loss):
         (1.5, -0.6, False),
     ]:
         theta = np.array([w, rest[0], rest[1], b, rest[2], rest[3], 0.7, rest[4], rest[5], 0.25])
-        sets = {"rising": (0,)} if rising else {"falling": (0,)}
-        found = np.asarray(jax.jit(lambda theta, sets=sets: loss.modified_gradient(theta, **sets))(theta))
+        found = np.asarray(modified[rising](theta))
         np.testing.assert_allclose(found[[0, 3, 6]], modified_by_quadrature(loss, theta, 0, rising), atol=1e-12)
         others = np.array([1, 2, 4, 5, 7, 8, 9])
         np.testing.assert_allclose(found[others], gradient(theta)[others], atol=1e-15)
@@ -342,14 +373,18 @@ def test_jacobian_of_the_modified_gradient_at_semi_inactive_neurons():
     assert np.isclose(float(entry), -1.0 * 1.5 / 1.0 * 2.0, rtol=1e-14)  # -f' (v / w) (beta - alpha)
 
 
-def test_jacobian_of_the_modified_gradient_elsewhere():
+@pytest.mark.parametrize(
+    "sets",
+    [{"rising": (0, 2), "falling": (1,)}, pytest.param({"rising": (1,), "falling": (0, 2)}, marks=slow)],
+    ids=["against", "complement"],
+)
+def test_jacobian_of_the_modified_gradient_elsewhere(sets):
     """Weights against the sign of their set, breakpoints beyond the interval: differentiable there as well."""
     loss = ShallowReLU(3, (0.0, 2.0), (0.5, 1.0, -0.3))
     theta = np.array([-1.0, 1.25, 0.7, 0.75, 1.0, -2.1, 1.5, -0.8, 1.2, 1.5])  # breakpoints 0.75, -0.8, 3
-    for sets in ({"rising": (0, 2), "falling": (1,)}, {"rising": (1,), "falling": (0, 2)}):
-        modified = jax.jit(partial(loss.modified_gradient, **sets))
-        differences = np.stack([(modified(theta + h) - modified(theta - h)) / 2e-6 for h in 1e-6 * np.eye(10)], axis=1)
-        np.testing.assert_allclose(jax.jit(jax.jacfwd(modified))(theta), differences, rtol=1e-6, atol=1e-6)
+    modified = jax.jit(partial(loss.modified_gradient, **sets))
+    differences = np.stack([(modified(theta + h) - modified(theta - h)) / 2e-6 for h in 1e-6 * np.eye(10)], axis=1)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(modified))(theta), differences, rtol=1e-6, atol=1e-6)
 
 
 def test_hessian_at_the_ends_is_that_of_outside():
@@ -362,7 +397,7 @@ def test_hessian_at_the_ends_is_that_of_outside():
     assert np.abs(found - before).max() > 0.1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=slow), "float64"])
 def test_engine_runs_it(dtype):
     points = np.random.default_rng(1).normal(size=(40, 7)).astype(dtype)
     stopping = StoppingRule(loss_tol=1e-9, max_steps=5000)

@@ -20,6 +20,12 @@ draw = jax.jit(factorisations.random_factorisation, static_argnums=2)
 spectrum = eqx.filter_jit(curvature.eigenvalues)
 
 
+@eqx.filter_jit
+def look(loss, theta):
+    """Value, floor and Hessian."""
+    return loss(theta), loss.floor(theta), curvature.hessian(loss, theta)
+
+
 def network(rng, widths, samples=None, scale=0.5):
     """Whitened where no number of samples is given."""
     X = jnp.eye(widths[0]) if samples is None else jnp.array(rng.normal(size=(widths[0], samples)))
@@ -38,23 +44,23 @@ def on_manifold(key, loss, widths, num):
 
 @pytest.mark.parametrize(
     "widths",
-    [(2, 2, 2), pytest.param((2, 3, 3, 2), marks=pytest.mark.slow), pytest.param((3, 1, 3), marks=pytest.mark.slow)],
+    [(2, 2, 1), *(pytest.param(widths, marks=pytest.mark.slow) for widths in ((2, 2, 2), (2, 3, 3, 2), (3, 1, 3)))],
     ids=str,
 )
 def test_projection_and_spaces(key, rng, widths):
     loss = network(rng, widths, samples=6)
     minimum = on_manifold(key, loss, widths, 1)[0]
-    noisy = jax.tree.map(lambda W: W + 0.1 * jnp.array(rng.normal(size=W.shape)), minimum)
+    noisy = jax.tree.map(lambda W: jnp.asarray(W + 0.1 * rng.normal(size=W.shape)), jax.tree.map(np.asarray, minimum))
     found = minima.project(loss, noisy)
     assert found.residual_norm < 1e-13
-    assert_close(loss(found.theta), loss.floor(found.theta), factor=1e-3)
-    tangent, normal = minima.tangent_space(loss, found.theta), minima.normal_space(loss, found.theta)
+    value, floor, H = map(np.asarray, look(loss, found.theta))
+    assert_close(value, floor, factor=1e-3)
+    tangent, normal = (np.asarray(space(loss, found.theta)) for space in (minima.tangent_space, minima.normal_space))
     assert minima.dimension(loss, found.theta) == linear.manifold_dimension(widths) == tangent.shape[0]
-    basis = jnp.concatenate([tangent, normal])
+    basis = np.concatenate([tangent, normal])
     assert_close(basis @ basis.T, np.eye(basis.shape[0]), factor=1e-4)
-    H = eqx.filter_jit(curvature.hessian)(loss, found.theta)
     assert_close(H @ tangent.T, np.zeros(tangent.T.shape))
-    assert tuple(map(int, curvature.inertia_of_matrix(np.asarray(H)))) == linear.minimum_inertia(widths)
+    assert tuple(map(int, curvature.inertia_of_matrix(H))) == linear.minimum_inertia(widths)
 
 
 def test_projection_is_quadratic_and_leaves_minima_alone():
@@ -106,7 +112,8 @@ def test_a_residual_can_be_passed_as_an_argument():
 @pytest.mark.parametrize(
     "widths",
     [
-        (2, 2, 2),
+        (2, 2, 1),
+        pytest.param((2, 2, 2), marks=pytest.mark.slow),
         pytest.param((2, 2, 2, 2), marks=pytest.mark.slow),
         pytest.param((3, 4, 2), marks=pytest.mark.slow),
         pytest.param((2, 3, 2, 1), marks=pytest.mark.slow),
@@ -118,7 +125,7 @@ def test_a_residual_can_be_passed_as_an_argument():
 def test_flattest_minimum_of_whitened_networks(key, rng, widths):
     loss = network(rng, widths, scale=1.0)
     found = minima.flattest(loss, on_manifold(key, loss, widths, 2))
-    sigma = float(jnp.linalg.norm(linear.optimal_map(loss.inputs, loss.targets), 2))
+    sigma = float(np.linalg.norm(linear.optimal_map(loss.inputs, loss.targets), 2))
     expected = linear.flattest_sharpness(sigma, len(widths) - 1, scale=1.0)
     np.testing.assert_allclose(found.reached, expected, rtol=1e-6)
     np.testing.assert_allclose(found.sharpness, spectrum(loss, found.theta)[-1], rtol=1e-9)
@@ -157,8 +164,9 @@ def exact_length(step_size, c=1.0):
 
 def test_stable_part_of_the_hyperbola():
     curve = minima.trace_curve(HYPERBOLA, jnp.ones(2), 8.0, 0.02)
-    assert_close(curve.theta[:, 0] * curve.theta[:, 1], np.ones(curve.theta.shape[0]), factor=1e-6)
-    assert_close(curve.sharpness, 2 * jnp.sum(curve.theta**2, axis=1))
+    points = np.asarray(curve.theta)
+    assert_close(points.prod(axis=1), np.ones(len(points)), factor=1e-6)
+    assert_close(curve.sharpness, 2 * np.sum(points**2, axis=1))
     step_sizes = [0.02, 0.05, 0.1, 0.3, 0.499, 0.51]
     found = minima.stable_length(curve, step_sizes)
     np.testing.assert_allclose(found, [exact_length(eta) for eta in step_sizes], rtol=1e-7, atol=1e-7)
@@ -186,7 +194,7 @@ def test_stable_part_counts_the_samples(key):
     points = minima.sample(HYPERBOLA, key, 200, jnp.zeros(2)).theta
     step_sizes = np.array([0.05, 0.3, 0.6])
     counts = minima.stable_part(HYPERBOLA, points, step_sizes, map=map_points)
-    expected = [int(jnp.sum(jnp.sum(points**2, axis=1) < 1 / eta)) for eta in step_sizes]
+    expected = [np.sum(np.sum(np.asarray(points) ** 2, axis=1) < 1 / eta) for eta in step_sizes]
     assert counts.tolist() == expected
     assert counts[-1] == 0
 

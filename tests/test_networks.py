@@ -54,11 +54,14 @@ def noise_like(theta, seed=0):
 
 
 def shifted(theta, direction, size):
-    return jax.tree.map(lambda leaf, step: leaf + size * step, theta, direction)
+    return jax.tree.map(lambda leaf, step: jnp.asarray(leaf + size * step), theta, direction)
 
 
 def inner(first, second):
-    return sum(float(jnp.sum(a * b)) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+    return sum(
+        np.sum(np.asarray(a) * np.asarray(b))
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    )
 
 
 # Values and derivatives
@@ -93,15 +96,22 @@ def loss_in_numpy(outputs, targets, loss):
     return np.log(np.exp(outputs).sum(1)) - outputs[np.arange(len(targets)), targets]
 
 
-@pytest.mark.parametrize("biases", [False, True])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "biases"),
+    [
+        pytest.param(name, biases, marks=pytest.mark.slow if (i + biases) % 2 else ())
+        for i, name in enumerate(ACTIVATIONS)
+        for biases in (False, True)
+    ],
+)
 def test_a_fully_connected_network_is_what_numpy_says(activation, biases):
     loss = "mse" if biases else "cross_entropy"
     risk = small_risk(activation, biases=biases, loss=loss)
     outputs = np.array([dense_in_numpy(risk.network, x) for x in SAMPLES])
-    np.testing.assert_allclose(risk.outputs(risk.theta0), outputs, rtol=1e-13)
+    found, value = jax.jit(lambda theta: (risk.outputs(theta), risk(theta)))(risk.theta0)
+    np.testing.assert_allclose(found, outputs, rtol=1e-13)
     expected = loss_in_numpy(outputs, np.asarray(risk.targets), loss).mean()
-    np.testing.assert_allclose(risk(risk.theta0), expected, rtol=1e-13)
+    np.testing.assert_allclose(value, expected, rtol=1e-13)
 
 
 def convolve_in_numpy(model, image):
@@ -118,7 +128,15 @@ def convolve_in_numpy(model, image):
     return dense_in_numpy(rest, x.ravel())
 
 
-@pytest.mark.parametrize(("kind", "size"), [("tutorial", 8), ("tutorial", 13), ("adapted", 13), ("adapted", 28)])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("tutorial", 8),
+        pytest.param("tutorial", 13, marks=pytest.mark.slow),
+        ("adapted", 13),
+        pytest.param("adapted", 28, marks=pytest.mark.slow),
+    ],
+)
 def test_a_convolutional_network_is_what_scipy_says(kind, size):
     model = drawn(getattr(ConvolutionalNetwork, kind), size)
     images = RNG.normal(size=(2, size, size))
@@ -151,7 +169,10 @@ DIFFERENTIATED = [
 ]
 
 
-@pytest.mark.parametrize(("model", "inputs", "targets", "loss"), DIFFERENTIATED)
+@pytest.mark.parametrize(
+    ("model", "inputs", "targets", "loss"),
+    [pytest.param(*row, marks=pytest.mark.slow if i in {1, 2} else ()) for i, row in enumerate(DIFFERENTIATED)],
+)
 def test_gradients_and_hessian_products_are_differences(model, inputs, targets, loss):
     risk = NetworkRisk(model, inputs, targets, loss)
     direction = noise_like(risk.theta0)
@@ -172,20 +193,23 @@ def test_gradients_and_hessian_products_are_differences(model, inputs, targets, 
 def test_curvature_of_a_risk():
     risk = small_risk(biases=False, loss="mse")
     H, product = jax.jit(lambda theta: (curvature.hessian(risk, theta), curvature.hvp(risk, theta, theta)))(risk.theta0)
-    flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(risk.theta0)])
-    found = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(product)])
-    np.testing.assert_allclose(found, H @ flat, rtol=1e-12, atol=1e-13)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(risk.theta0)])
+    found = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(product)])
+    np.testing.assert_allclose(found, np.asarray(H) @ flat, rtol=1e-12, atol=1e-13)
 
 
 def test_output_gradients_are_those_of_each_sample():
     risk = small_risk()
-    chances = np.exp(risk.outputs(risk.theta0))
+    outputs, found = jax.jit(lambda theta: (risk.outputs(theta), risk.output_gradients(theta)))(risk.theta0)
+    chances = np.exp(outputs)
     expected = chances / chances.sum(1, keepdims=True) - np.eye(3)[LABELS]
-    np.testing.assert_allclose(risk.output_gradients(risk.theta0), expected, atol=1e-14)
-    risk = small_risk(loss="mse", reduction="sum")
-    found = risk.output_gradients(risk.theta0)
-    np.testing.assert_allclose(found, risk.outputs(risk.theta0) - VALUES, atol=1e-14)
-    np.testing.assert_array_equal(found.ravel(), risk.residual(risk.theta0))
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+    other = small_risk(loss="mse", reduction="sum")
+    outputs, found, residual = jax.jit(
+        lambda theta: (other.outputs(theta), other.output_gradients(theta), other.residual(theta))
+    )(other.theta0)
+    np.testing.assert_allclose(found, outputs - VALUES, atol=1e-14)
+    np.testing.assert_array_equal(np.ravel(found), residual)
 
 
 def test_a_linear_network_is_a_linear_network():
@@ -250,7 +274,8 @@ def test_dtype_follows_theta(loss):
     theta = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), risk.theta0)
     found = jax.eval_shape(lambda theta: (jax.value_and_grad(risk)(theta), risk.accuracy(theta)), theta)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float32")}
-    np.testing.assert_allclose(risk(theta), risk(risk.theta0), rtol=1e-5)
+    value = eqx.filter_jit(risk)
+    np.testing.assert_allclose(value(theta), value(risk.theta0), rtol=1e-5)
 
 
 def test_an_ensemble_of_trainings_is_a_loop_over_them():
@@ -269,6 +294,7 @@ def test_an_ensemble_of_trainings_is_a_loop_over_them():
             np.testing.assert_allclose(found[0, lane], expected, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_flow_keeps_what_homogeneity_conserves():
     """Frobenius norms of consecutive layers keep the difference of their squares along the flow (Du et al. 2018)."""
     risk = small_risk("linear", biases=False)
@@ -304,7 +330,7 @@ def test_descent_learns_the_digits():
 # Homogeneity
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", [pytest.param("linear", marks=pytest.mark.slow), "relu", "leaky_relu"])
 def test_networks_without_biases_are_homogeneous(activation):
     """Exactly so for powers of two, of degree 1 in every layer, and with the slopes that the model says."""
     dense = drawn(FullyConnected.xavier, (4, 5, 6, 3), activation, slope=0.3)
@@ -334,7 +360,11 @@ def test_only_the_adapted_convolutional_network_is_homogeneous():
 # Initialisation
 
 
-@pytest.mark.parametrize(("shape", "fans"), [((100, 200), 300), ((40, 30, 5, 5), 70 * 25)], ids=["matrix", "kernel"])
+@pytest.mark.parametrize(
+    ("shape", "fans"),
+    [((100, 200), 300), pytest.param((40, 30, 5, 5), 70 * 25, marks=pytest.mark.slow)],
+    ids=["matrix", "kernel"],
+)
 def test_xavier_weights_are_uniform_as_pytorch_draws_them(shape, fans):
     drawn = np.asarray(initialisation.xavier_uniform(KEY, shape)).ravel()
     reach = np.sqrt(6 / fans)
@@ -366,7 +396,7 @@ def test_biases_and_kernels_by_default_reach_one_over_the_root_of_their_inputs()
     )
 
 
-@pytest.mark.parametrize("unbalancedness", [0.0, 1e-6, 0.3])
+@pytest.mark.parametrize("unbalancedness", [0.0, pytest.param(1e-6, marks=pytest.mark.slow), 0.3])
 def test_near_balanced_layers_are_as_far_from_balance_as_asked(unbalancedness):
     model = FullyConnected.balanced(KEY, (4, 5, 3), norm=0.1, unbalancedness=unbalancedness)
     weights = [np.asarray(weight) for weight in model.weights]
