@@ -28,7 +28,7 @@ def below():
     return heatmap()
 
 
-@pytest.mark.parametrize("step_size", [0.1, 0.3, 0.49])
+@pytest.mark.parametrize("step_size", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.1, 0.49))])
 def test_area_is_the_exact_one_within_its_bracket(step_size):
     result = heatmap(step_size)
     low, high = result.area_bracket

@@ -17,7 +17,8 @@ from gdstab.updates import UpdateRule, from_optax, gradient_descent
 
 RULE = gradient_descent()
 PLANE = ScalarProduct(2, 1.0, 1.0)  # k is twice the step size
-POLYNOMIALS = [(2.0, 0.7, -1.0), (1.5, -1.0, 0.5), (0.8, 0.3, 2.0)]  # second to fourth derivative; the last c < 0
+# Second to fourth derivative; the last c < 0.
+POLYNOMIALS = [(2.0, 0.7, -1.0), pytest.param((1.5, -1.0, 0.5), marks=pytest.mark.slow), (0.8, 0.3, 2.0)]
 
 
 def line(x):
@@ -96,15 +97,16 @@ def test_doublings_of_the_symmetric_line(cascade):
 
 def test_doublings_in_the_plane(cascade):
     """From the flattest minimum, one of a continuum of fixed points; the doubled cycles are isolated."""
-    plane = doublings(RULE, PLANE, jnp.array([0.9, 0.9]), 0.4, 1.0, 5)
-    np.testing.assert_allclose(2 * plane.step_sizes, cascade.step_sizes[:5], atol=1e-11)
+    plane = doublings(RULE, PLANE, jnp.array([0.9, 0.9]), 0.4, 1.0, 2)
+    np.testing.assert_allclose(2 * plane.step_sizes, cascade.step_sizes[:2], atol=1e-11)
 
 
 def test_doublings_in_single_precision(cascade):
-    single = doublings(RULE, line, jnp.array(0.9, jnp.float32), 0.8, 2.0, 3)
-    np.testing.assert_allclose(single.step_sizes, cascade.step_sizes[:3], atol=1e-5)
+    single = doublings(RULE, line, jnp.array(0.9, jnp.float32), 0.8, 2.0, 2)
+    np.testing.assert_allclose(single.step_sizes, cascade.step_sizes[:2], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_doublings_of_the_quadratic_family():
     """Known values: 3/4, 5/4, 1.36809894, 1.39404616, 1.39963124; the accumulation is at 1.401155189."""
     found = doublings(QUADRATIC, line, jnp.array(-0.1), 0.3, 2.0, 6)
@@ -112,6 +114,7 @@ def test_doublings_of_the_quadratic_family():
     assert found.accumulation == pytest.approx(1.401155189, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_momentum_doubles_at_its_own_threshold():
     rule = from_optax(_heavy_ball)
     found = doublings(rule, line, rule.init(jnp.array(0.9), 1.0), 1.0, 2.0, 2)
@@ -337,10 +340,11 @@ def test_bad_input():
     with pytest.raises(ValueError, match="does not confirm"):
         follow(QUADRATIC, line, eqx.tree_at(lambda c: c.step_size, nothing, jnp.array(0.1)), 0.05, 0.2, rank_tol=10.0)
     schedule = from_optax(lambda s: optax.sgd(lambda count: s / (1 + count)), autonomous=False)
-    with pytest.raises(ValueError, match="changes with time"):
+    with pytest.raises(ValueError, match="changes from step to step"):
         doublings(schedule, line, schedule.init(jnp.array(0.9), 0.8), 0.8, 2.0)
 
 
+@pytest.mark.slow
 def test_a_bowl_has_no_doubled_cycle():
     bowl = Polynomial(2.0, 0.0, 0.0)
     found = follow(RULE, bowl, refine(RULE, bowl, jnp.array(0.0), 0.9, 1), 0.5, 1.5)

@@ -157,6 +157,10 @@ def test_momentum_is_part_of_the_orbit():
         state = step(state)
         if update >= 9:
             np.testing.assert_allclose(found.values[..., update - 9], state[0].mean(axis=-1), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_momentum_flips_where_it_must():
     line = np.array([[0.98, 0.98]])
     settled = bifurcation.orbit_diagram(HEAVY_BALL, product, [0.6, 0.74, 0.76], line, transient=4000, kept=1)
     np.testing.assert_array_equal(settled.period[:, 0], [1, 1, 2])

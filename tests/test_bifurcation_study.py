@@ -203,10 +203,10 @@ def test_what_escapes_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "value"),
     [
-        ({"loss": options.Doublewell()}, 0.5**0.5),
+        pytest.param({"loss": options.Doublewell()}, 0.5**0.5, marks=pytest.mark.slow),
         ({"loss": options.Doublewell(), "precision": 32}, 0.5**0.5),
-        ({"loss": options.Quadratic((1.0, 1.5))}, 0.0),
-        ({"observe": "loss", "precision": 32}, 0.0),
+        pytest.param({"loss": options.Quadratic((1.0, 1.5))}, 0.0, marks=pytest.mark.slow),
+        pytest.param({"observe": "loss", "precision": 32}, 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, value):
@@ -334,6 +334,7 @@ def test_bad_input_ends_with_one_message(words, message, command_line, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_found(command_line, capsys, tmp_path):
     words = (
         "--step-sizes 0.45:0.65:11 --starts 4 --transient 500 --kept 16 --value-range 0 2 --doublings 2 --hysteresis 0 "

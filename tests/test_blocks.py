@@ -70,7 +70,7 @@ def assert_same(one, other):
             np.testing.assert_array_equal(a, b, err_msg=name)
 
 
-FAST = {("linear", "float32"), ("vector", "float64")}
+FAST = {("linear", "float32"), ("scalar", "float64")}
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,9 @@ def test_an_orbit_on_the_ellipse_stays_there():
     assert not orbit.settled().any()  # on the ellipse it is chaotic
 
 
-@pytest.mark.parametrize("rule", [RULE, HEAVY_BALL], ids=["descent", "heavy_ball"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param(RULE, id="descent", marks=pytest.mark.slow), pytest.param(HEAVY_BALL, id="heavy_ball")]
+)
 def test_the_edge_state_between_two_wells_is_the_saddle(rule):
     a, b = [[-0.7, 0.5], [-0.31, -1.0]], [[0.4, 0.5], [0.9, -1.0]]
     stopping = StoppingRule(loss_tol=1e-10)

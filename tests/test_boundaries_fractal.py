@@ -218,20 +218,20 @@ def test_no_range_no_exponent(rng):
 # The uncertainty exponent
 
 
-def test_smooth_control():
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
+def test_smooth_control(seed):
     """The basin of the plain product is an ellipse; by Crofton's formula f = 2 eps length / pi area of the box."""
     ellipse = scalar.trapping_ellipse(0.3, 1.0, 1.0)
     length = 4 * ellipse.along * special.ellipe(1 - (ellipse.across / ellipse.along) ** 2)
-    for seed in range(4):
-        found = smooth(jax.random.key(seed))
-        assert found.interval[0] < 1 < found.interval[1]
-        assert found.dimension_interval[0] < 1 < found.dimension_interval[1]
-        assert not found.fractal
-        assert not found.precision_limited.any()
-        assert found.used.sum() >= 6
-        expected = found.samples * 2 * found.scales * length / (np.pi * 64)
-        chosen = found.scales < 0.3
-        assert (abs(found.hits - expected)[chosen] < 4 * np.sqrt(expected[chosen]) + 1).all()
+    found = smooth(jax.random.key(seed))
+    assert found.interval[0] < 1 < found.interval[1]
+    assert found.dimension_interval[0] < 1 < found.dimension_interval[1]
+    assert not found.fractal
+    assert not found.precision_limited.any()
+    assert found.used.sum() >= 6
+    expected = found.samples * 2 * found.scales * length / (np.pi * 64)
+    chosen = found.scales < 0.3
+    assert (abs(found.hits - expected)[chosen] < 4 * np.sqrt(expected[chosen]) + 1).all()
 
 
 @pytest.mark.slow
@@ -259,15 +259,15 @@ def which_side(theta):
     return (theta[0] + theta[1] > 0).astype(int)
 
 
-def test_newton_has_the_dimension_of_its_julia_set(newton_picture):
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_newton_has_the_dimension_of_its_julia_set(newton_picture, seed):
     exact = julia_dimension()
     assert exact == pytest.approx(julia_dimension(start=0.3 + 0.4j), abs=1e-3)
     assert box_counting_dimension(newton_picture) == pytest.approx(exact, abs=0.05)
-    for seed in range(2):
-        found = newton(jax.random.key(seed))
-        assert found.dimension_interval[0] < exact < found.dimension_interval[1]
-        assert found.dimension == pytest.approx(exact, abs=0.03)
-        assert found.saturation == pytest.approx(2 / 3, abs=0.01)
+    found = newton(jax.random.key(seed))
+    assert found.dimension_interval[0] < exact < found.dimension_interval[1]
+    assert found.dimension == pytest.approx(exact, abs=0.03)
+    assert found.saturation == pytest.approx(2 / 3, abs=0.01)
 
 
 @pytest.mark.slow

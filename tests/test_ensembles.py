@@ -105,10 +105,9 @@ def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
     base = gd.run(rule, product_loss, points, 0.55, stopping)
     assert len(np.unique(base.outcome)) >= 3
     assert base.steps.max() == cap or cap > 1000
-    variants = [{"block": 16}, {"block": 100}]
-    results = [gd.run(rule, product_loss, points, 0.55, stopping, **variant) for variant in variants]
-    choose = _tuning.choose
-    monkeypatch.setattr("gdstab.ensembles.choose", lambda *args: choose(*args)._replace(updates_per_test=8))
+    results, choose = [], _tuning.choose
+    often = 8 if cap in {31, 129} else 2  # unrolled: 8 of them compile for long
+    monkeypatch.setattr("gdstab.ensembles.choose", lambda *args: choose(*args)._replace(updates_per_test=often))
     results.append(gd.run(rule, product_loss, points, 0.55, stopping))
     parts = gd.ensembles.iter_run(rule, product_loss, points, 0.55, stopping, keep=("theta",), tile=777, block=48)
     joined = [
@@ -120,6 +119,19 @@ def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
         np.testing.assert_array_equal(other.steps, base.steps)
         np.testing.assert_array_equal(other.period, base.period)
         np.testing.assert_array_equal(other.theta, base.theta)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [16, 100])
+def test_blocks_of_any_size_change_nothing(block):
+    points = gd.sampling.grid(BOX, (40, 40))
+    for cap in (31, 33, 129, 1001):
+        stopping = StoppingRule(loss_tol=1e-12, grad_tol=1e-10, max_steps=cap, max_period=8)
+        base, other = (
+            gd.run(gd.gradient_descent(), product_loss, points, 0.55, stopping, block=size) for size in (None, block)
+        )
+        for name in ("outcome", "steps", "period", "theta"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(base, name))
 
 
 def test_compaction_changes_nothing(monkeypatch):
@@ -152,7 +164,7 @@ def test_permuting_lanes_permutes_results(rng):
     np.testing.assert_array_equal(one.theta[order], two.theta)
 
 
-def test_pytrees_momentum_and_lazy_sources(rng):
+def test_pytrees_and_momentum(rng):
     network = gd.losses.LinearNetwork(jnp.eye(2), jnp.array([[2.0, 0.0], [0.0, 1.0]]))
     theta = tuple(rng.normal(0, 0.5, (40, 2, 2)) for _ in range(3))
     rule = gd.from_optax(_momentum)
@@ -165,6 +177,10 @@ def test_pytrees_momentum_and_lazy_sources(rng):
         assert abs(int(end.steps) - result.steps[lane]) <= 1
         for ours, theirs in zip(result.theta, end.theta, strict=True):
             np.testing.assert_allclose(ours[lane], theirs, atol=1e-6)
+
+
+def test_lazy_sources_are_the_points_they_draw():
+    stopping = StoppingRule(max_steps=2000)
     source = gd.sampling.RandomSource.box(jax.random.key(3), 9000, BOX)
     lazy = gd.run(gd.gradient_descent(), product_loss, source, jnp.array([0.1, 0.3]), stopping)
     drawn = gd.run(
@@ -238,7 +254,7 @@ def test_spans_of_a_lazy_source_stay_within_one_step_size():
 
 def test_progress_adds_up():
     seen = []
-    points = gd.sampling.grid(BOX, (40, 40))
+    points = gd.sampling.grid(BOX, (30, 30))
     stopping = StoppingRule(max_steps=500)
     result = gd.run(
         gd.gradient_descent(), product_loss, points, 0.3, stopping, progress=lambda *pair: seen.append(pair)
@@ -301,19 +317,28 @@ def test_map_points_equals_a_loop(rng):
         gd.ensembles.map_points(fn, points[:0])
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-def test_what_is_kept_changes_no_verdict(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "lazy"),
+    [
+        ("float32", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("float32", False), ("float64", True), ("float64", False))
+        ),
+    ],
+)
+def test_what_is_kept_changes_no_verdict(dtype, lazy):
     """Without end points the stragglers of the first pass start again instead of being handed over."""
     source = gd.sampling.GridSource(BOX, (96, 80), dtype=dtype, compact=True)
     stopping = StoppingRule(loss_tol=1e-10, max_steps=3000, max_period=8)
-    for initial in (source, source.take(np.arange(96 * 80))):
-        kept, bare = (
-            gd.run(gd.gradient_descent(), product_loss, initial, [0.3, 0.55], stopping, keep=keep)
-            for keep in (("theta",), ())
-        )
-        assert kept.lane_steps == bare.lane_steps
-        for name in ("outcome", "steps", "period"):
-            np.testing.assert_array_equal(getattr(kept, name), getattr(bare, name))
+    initial = source if lazy else source.take(np.arange(96 * 80))
+    kept, bare = (
+        gd.run(gd.gradient_descent(), product_loss, initial, [0.3, 0.55], stopping, keep=keep)
+        for keep in (("theta",), ())
+    )
+    assert kept.lane_steps == bare.lane_steps
+    for name in ("outcome", "steps", "period"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(bare, name))
 
 
 TWO_DEVICES = """

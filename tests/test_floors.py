@@ -57,7 +57,7 @@ def test_a_loss_below_its_floor_is_an_error(way):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_a_floor_that_is_told_wrong_and_right(dtype):
     points = POINTS.astype(dtype)
     for scale in (1e-20, 1.0, 1e20):  # whatever the units

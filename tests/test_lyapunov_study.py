@@ -128,7 +128,7 @@ def test_points_off_the_line_are_counted():
     assert row["largest_distance"] > 0.1
 
 
-@pytest.mark.parametrize("target", [0.5, 3.0])
+@pytest.mark.parametrize("target", [0.5, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_the_line_of_another_target(target):
     """Only k a counts."""
     here = collapse.line([1.1 / (2 * target)], target=target, scale=1.0, starts=6, num_steps=3000)

@@ -23,6 +23,7 @@ LOSS = ScalarProduct(depth=2, target=1.0, scale=1.0)
 STOP = StoppingRule(grad_tol=1e-6, max_steps=500)
 STEP_SIZES = (0.2, 0.3, 0.45)
 NUM = 20_000
+LONG = 2**16
 
 
 def uniform(num=NUM, dtype="float64", seed=0):
@@ -76,7 +77,7 @@ def whole():
     return measure(volume=64.0, classify=stability.classify, kinds=stability.Kind)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_counts_are_those_of_a_direct_run(dtype):
     result = measure(uniform(dtype=dtype))
     direct = ensembles.run(RULE, LOSS, uniform(dtype=dtype), np.array(STEP_SIZES), STOP, keep=())
@@ -96,7 +97,9 @@ def test_counts_are_those_of_a_direct_run(dtype):
     assert (result.counts.sum(axis=1) == NUM).all()
 
 
-@pytest.mark.parametrize("options", [{"chunk": 7001}, {"chunk": 4096, "block": 64}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({"chunk": 7001}, marks=pytest.mark.slow), {"chunk": 4096, "block": 64}]
+)
 def test_counts_do_not_depend_on_chunk_or_block(whole, options):
     result = measure(classify=stability.classify, kinds=stability.Kind, **options)
     assert_same_tally(result.tally, whole.tally)
@@ -198,7 +201,7 @@ def test_rows_hold_the_exact_area(whole):
         assert row["undecided_bounds"][0] == row["share"] == row["counts"]["converged"] / NUM
 
 
-@pytest.mark.parametrize("dim", [1, 2, 4])
+@pytest.mark.parametrize("dim", [1, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (2, 4))])
 def test_volume_of_the_ellipsoid(dim):
     source = RandomSource.box(jax.random.key(dim), 2**17, ((-3, 3),) * (2 * dim))
     stopping = StoppingRule(max_steps=20_000)
@@ -231,7 +234,8 @@ def test_differences_between_neighbours(whole):
 
 
 def test_nothing_converges_above_the_critical_step():
-    result = measure(uniform(num=2000), (0.3, 0.6), stopping=StoppingRule(max_steps=64))
+    result = measure(uniform(num=2000, dtype="float32"), (0.3, 0.6), stopping=StoppingRule(max_steps=64))
+    assert result.step_sizes.dtype == "float32"
     (change,) = result.differences()
     assert change["second_only"] == change["both"] == 0
     assert change["ratio_interval"][0] == 0
@@ -317,9 +321,9 @@ def test_post_strata():
         assert share.low[i] < scalar.basin_area(eta, 1.0, 1.0, BOX) / 64 < share.high[i]
 
 
-@pytest.mark.parametrize("design", ["replicates", "strata"])
+@pytest.mark.parametrize("design", [pytest.param("replicates", marks=pytest.mark.slow), "strata"])
 def test_parts_are_counted_apart(design):
-    result = measure(Parts(uniform(), 16, design), chunk=3000)
+    result = measure(Parts(uniform(), 16, design), chunk=4096)
     plain = measure()
     np.testing.assert_array_equal(result.counts, plain.counts)
     outcome = ensembles.run(RULE, LOSS, uniform(), 0.3, STOP, keep=()).outcome.reshape(16, -1)
@@ -333,7 +337,7 @@ def test_parts_are_counted_apart(design):
 
 
 def test_strata_are_more_precise():
-    share, plain = measure(Strips(uniform()), chunk=3000).share(), measure().share()
+    share, plain = measure(Strips(uniform()), chunk=4096).share(), measure().share()
     assert (share.standard_error < 0.9 * plain.standard_error).all()
     exact = np.array([scalar.basin_area(eta, 1.0, 1.0, BOX) / 64 for eta in STEP_SIZES])
     assert (np.abs(share.value - exact) < 3 * share.standard_error).all()
@@ -349,14 +353,14 @@ def test_to_xarray(whole):
 
 def test_progress_reports_every_verdict_and_step():
     seen = []
-    result = measure(chunk=9000, progress=lambda lanes, steps: seen.append((lanes, steps)))
+    result = measure(chunk=4096, progress=lambda lanes, steps: seen.append((lanes, steps)))
     assert tuple(map(sum, zip(*seen, strict=True))) == (
         3 * NUM - result.count("undecided").sum(), result.tally.lane_steps.sum()
     )  # fmt: skip
 
 
 def until(width, *, source=None, step_sizes=STEP_SIZES, **options):
-    source = uniform(2**17) if source is None else source
+    source = uniform(LONG) if source is None else source
     return basins.measure_until(
         RULE, LOSS, step_sizes, source, stopping=STOP, width=width, **{"chunk": 4096, "growth": 2.0} | options
     )
@@ -366,8 +370,8 @@ def test_sampling_stops_once_the_intervals_are_narrow():
     found = until(0.02)
     assert found.reached.all()
     assert found.widths.max() <= 0.02
-    assert 4096 < found.measure.samples < 2**16
-    direct = measure(uniform(2**17), chunk=4096, share=(0, 1), finished={})  # the same points, more of them
+    assert 4096 < found.measure.samples < LONG
+    direct = measure(uniform(LONG), chunk=4096, share=(0, 1), finished={})  # the same points, more of them
     assert (direct.counts >= found.measure.counts).all()
     assert found.measure.confidence > 0.95
     for row, width in zip(found.measure.rows(), found.widths, strict=True):
@@ -399,11 +403,11 @@ def test_sequential_sampling_resumes_and_shares():
     assert_same_tally(until(0.02, finished=some).measure.tally, once.measure.tally)
     halves = [{}, {}]
     for i in (0, 1):  # all chunks of each process, so that either can be asked for those of any look
-        measure(uniform(2**17), chunk=4096, share=(i, 2), on_chunk=halves[i].__setitem__)
+        measure(uniform(LONG), chunk=4096, share=(i, 2), on_chunk=halves[i].__setitem__)
 
     def gather(own):
         looked = -(-own.stop // 4096)
-        other = tallies.Layout(3, 2**17, 0, 0, 112).zeros(own.start, own.stop)
+        other = tallies.Layout(3, LONG, 0, 0, 112).zeros(own.start, own.stop)
         for number in range(1, looked, 2):
             other = basins.merge(other, halves[1][number])
         return [own, other]

@@ -48,27 +48,32 @@ def test_momentum_at_the_flattest_minimum(heavy_ball):
     assert summary["orbit"]["limit"] == pytest.approx(2 * 1.9 / 0.3)
 
 
-def test_the_engine_finds_the_curve(heavy_ball, adam):
-    for study in (heavy_ball, adam):
-        found = study.record.summary["diagram"]
-        assert found["lanes"] == 240
-        assert found["contradictions"] == 0
-        assert found["measured"] <= found["spacing"] * 1.01
-        counts = found["counts"]
-        assert counts["returns"] > 60
-        assert counts["returns"] + counts["leaves"] + counts["cycles"] + counts["diverges"] + counts["undecided"] == 240
-        assert found["slow_within"] < 0.01
+BOTH = pytest.mark.parametrize("rule", ["heavy_ball", pytest.param("adam", marks=pytest.mark.slow)])
 
 
-def test_along_the_minima(heavy_ball, adam):
-    for study in (heavy_ball, adam):
-        rows = study.record.summary["manifold"]
-        assert len(rows) == 9
-        assert max(row["relative_difference"] for row in rows) < 1e-9
-    for row in heavy_ball.record.summary["manifold"]:
-        assert row["closed_form"] == pytest.approx(3.8 / (2 * (row["x"] ** 2 + row["x"] ** -2)))
+@BOTH
+def test_the_engine_finds_the_curve(rule, request):
+    found = request.getfixturevalue(rule).record.summary["diagram"]
+    assert found["lanes"] == 240
+    assert found["contradictions"] == 0
+    assert found["measured"] <= found["spacing"] * 1.01
+    counts = found["counts"]
+    assert counts["returns"] > 60
+    assert counts["returns"] + counts["leaves"] + counts["cycles"] + counts["diverges"] + counts["undecided"] == 240
+    assert found["slow_within"] < 0.01
 
 
+@BOTH
+def test_along_the_minima(rule, request):
+    rows = request.getfixturevalue(rule).record.summary["manifold"]
+    assert len(rows) == 9
+    assert max(row["relative_difference"] for row in rows) < 1e-9
+    if rule == "heavy_ball":
+        for row in rows:
+            assert row["closed_form"] == pytest.approx(3.8 / (2 * (row["x"] ** 2 + row["x"] ** -2)))
+
+
+@pytest.mark.slow
 def test_adam_stays_at_its_edge(adam):
     """The curvature it sees rises to (2 + 2 beta1) / ((1 - beta1) eta) and stays near it."""
     orbit = adam.record.summary["orbit"]
@@ -79,6 +84,7 @@ def test_adam_stays_at_its_edge(adam):
     assert adam.record.summary["nu"] == pytest.approx(dataset["nu"].values[-1].tolist())
 
 
+@pytest.mark.slow
 def test_second_moment_of_the_orbit_is_that_of_a_plain_loop(adam):
     """By the definition, in NumPy: the bias-corrected average of squared gradients of c (1 - xy)^2."""
     dataset = adam.record.dataset

@@ -56,7 +56,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=() if c in {"barrier", "barrier, no tolerance"} else pytest.mark.slow) for c in CASES],
+    [pytest.param(c, marks=() if c == "barrier" else pytest.mark.slow) for c in CASES],
 )
 @pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_what_is_no_number_is_nonfinite(case, dtype):

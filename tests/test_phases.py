@@ -63,11 +63,12 @@ def held_at(rule):
 @pytest.mark.parametrize(
     ("rule", "threshold", "dtype"),
     [
-        (GATHERED, 2.0, np.float32),  # it gathers in single precision
-        (NESTED, 3.0, np.float32),
-        (EVERY[2], 1.0, np.float64),
-        (EVERY[3], 2 / 3, np.float64),
+        pytest.param(GATHERED, 2.0, np.float32, marks=pytest.mark.slow),  # it gathers in single precision
+        pytest.param(NESTED, 3.0, np.float32, marks=pytest.mark.slow),
+        pytest.param(EVERY[2], 1.0, np.float64, marks=pytest.mark.slow),
+        pytest.param(EVERY[3], 2 / 3, np.float64, marks=pytest.mark.slow),
         (CYCLIC, 1.5, np.float64),  # (1 - eta) (1 - 2 eta) = 1
+        (CYCLIC, 1.5, np.float32),
     ],
 )
 def test_thresholds_are_those_of_a_whole_round(rule, threshold, dtype):
@@ -86,7 +87,7 @@ def test_orbits_agree_with_the_thresholds():
         assert end.outcome.tolist() == [Outcome.CONVERGED, Outcome.DIVERGED]
 
 
-@pytest.mark.parametrize("rule", [PULLED, FLIPPED])
+@pytest.mark.parametrize("rule", [PULLED, pytest.param(FLIPPED, marks=pytest.mark.slow)])
 def test_a_cycle_of_a_rule_with_a_phase(rule):
     state = rule.init(jnp.array([0.3]), 0.5)
     cycle = orbits.find_cycle(rule, parabola, state, 0.5)
@@ -123,7 +124,9 @@ def test_exponents_are_those_of_the_steps():
         (from_optax(optax.adam), 1),
         (counting(lambda count: jnp.minimum(count, 40)), 1),  # it warms up
         (counting(lambda count: 1 + count % 4, start=5), 4),
-        (counting(lambda count: 1 + count % 3, dtype=jnp.uint8), 256),  # 256 is no multiple of 3
+        pytest.param(  # 256 is no multiple of 3
+            counting(lambda count: 1 + count % 3, dtype=jnp.uint8), 256, marks=pytest.mark.slow
+        ),
         (counting(lambda count: jnp.where(count % 100 == 99, 1.0, 0.0)), 100),
         (counting(lambda count: 1 + jnp.cos(2 * jnp.pi * count.astype(float) / 10) / 2), 10),
         (from_optax(lambda s: optax.MultiSteps(optax.adam(s), 5).gradient_transformation()), 5),
@@ -145,7 +148,11 @@ def test_a_counter_that_fades_is_held_where_it_has_faded():
     [
         (counting(lambda count: 1 / (1 + count.astype(float) / 100)), "schedule"),
         (counting(lambda count: 0.99 ** count.astype(float)), "vanishes"),
-        (UpdateRule(lambda theta, _: (theta, jax.random.key(0)), noisy, lambda state: state[0]), "random numbers"),
+        pytest.param(
+            UpdateRule(lambda theta, _: (theta, jax.random.key(0)), noisy, lambda state: state[0]),
+            "random numbers",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_neither_fades_nor_comes_round_is_refused(rule, message):
@@ -161,6 +168,12 @@ def test_what_neither_fades_nor_comes_round_is_refused(rule, message):
         with pytest.raises(ValueError, match=message) as refused:
             attempt()
         assert "\n" not in str(refused.value)
+
+
+def test_random_numbers_in_a_state_are_refused():
+    rule = UpdateRule(lambda theta, _: (theta, jax.random.key(0)), noisy, lambda state: state[0])
+    with pytest.raises(ValueError, match="random numbers"):
+        lyapunov.largest(rule, parabola, rule.init(jnp.zeros(1), 0.1), 0.1, 100)
 
 
 def test_a_frozen_moment_has_no_phase():
@@ -184,7 +197,9 @@ def ellipse(theta):
     return 0.5 * (theta[0] ** 2 + 3 * theta[1] ** 2)
 
 
-@pytest.mark.parametrize("name", ROUGH)
+@pytest.mark.parametrize(
+    "name", ["sign", *(pytest.param(n, marks=pytest.mark.slow) for n in ("polyak", "backtracking"))]
+)
 def test_no_threshold_where_the_map_is_not_smooth(name):
     """A line search shortens the steps that would be unstable, so orbits converge far beyond 2 / 3."""
     with pytest.raises(ValueError, match=r"jumps or has a kink|finite numbers"):

@@ -94,7 +94,7 @@ def test_an_invariant_circle_is_quasi_periodic():
 
 def test_near_a_doubling_nothing_is_called_quasi_periodic():
     """The exponent is 0, and the orbit nearly returns: at k = 1 the approach is algebraic."""
-    points = np.random.default_rng(2).uniform(0.3, 1.2, (20, 1))
+    points = np.random.default_rng(2).uniform(0.3, 1.2, (50, 1))
     found = basins.regimes(DESCENT, WELL, points, np.array([1.0]), stopping=STOP, num_steps=3000)
     assert np.abs(found.exponent).max() < 5e-3
     assert (found.regime == Regime.UNDECIDED).all()
@@ -102,7 +102,7 @@ def test_near_a_doubling_nothing_is_called_quasi_periodic():
 
 def test_cycles_longer_than_the_longest_asked_for_stay_undecided():
     stopping = StoppingRule(loss_tol=None, grad_tol=1e-10, max_steps=2000, max_period=2, escape_radius=1e3)
-    found = basins.regimes(DESCENT, WELL, np.full((3, 1), 0.4), np.array([1.26]), stopping=stopping, num_steps=3000)
+    found = basins.regimes(DESCENT, WELL, np.full((50, 1), 0.4), np.array([1.26]), stopping=stopping, num_steps=3000)
     assert (found.regime == Regime.UNDECIDED).all()
     assert (found.exponent < -5 * found.standard_error).all()
 

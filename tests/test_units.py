@@ -66,7 +66,7 @@ def heavy_ball(step_size):
     return optax.sgd(step_size, momentum=0.3)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@BOTH
 def test_cycles_of_the_engine(dtype):
     """The double well at steps with a fixed point, periods 2 and 4, and chaos: verdicts and periods."""
     points, steps = np.linspace(0.2, 0.7, 6, dtype=dtype)[:, None], np.array([0.8, 1.2, 1.26, 1.5])

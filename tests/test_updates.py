@@ -43,12 +43,16 @@ RULES = {"gradient_descent": gradient_descent()}
 RULES |= {name: from_optax(factory) for name, factory in (FACTORIES | DECAYING).items()}
 RULES |= {name: from_optax(factory, autonomous=False) for name, factory in SCHEDULED.items()}
 POLYNOMIAL = ScalarProduct(depth=2, target=1.0, scale=1.0)
-each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-each_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+KINDS = {"gradient_descent", "nesterov", "adam", "clipped", "polyak", "adamw", "cosine"}  # one of each kind of state
+each_rule = pytest.mark.parametrize(
+    "rule",
+    [pytest.param(rule, id=name, marks=() if name in KINDS else pytest.mark.slow) for name, rule in RULES.items()],
+)
+FROZEN = {("adam", "float64"), ("rmsprop", "float32"), ("centered", "float64")}  # what of these is always looked at
 
 
 @each_rule
-@each_dtype
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_step_keeps_structure_shapes_and_dtypes(rule, dtype):
     step_size = jnp.asarray(0.1, dtype)
     state = rule.init(jnp.array([2.0, 0.3], dtype), step_size)
@@ -101,7 +105,13 @@ def test_batched_equals_looped(rule):
     assert_close(trailing.T, batched)
 
 
-@pytest.mark.parametrize("name", FACTORIES | DECAYING | SCHEDULED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in KINDS | {"linesearch"} else pytest.mark.slow)
+        for name in FACTORIES | DECAYING | SCHEDULED
+    ],
+)
 def test_optax_orbit_is_the_one_of_optax(name):
     factory = (FACTORIES | DECAYING | SCHEDULED)[name]
     rule, theta = RULES[name], jnp.array([2.0, 0.3])
@@ -133,7 +143,9 @@ def test_gradient_descent_on_a_tree():
     jax.tree.map(assert_close, one.theta(one.step(loss, one.init(theta, 0.5), 0.5)), moved)
 
 
-@pytest.mark.parametrize("name", ["adam", "nesterov", "clipped", "adamw", "cosine"])
+@pytest.mark.parametrize(
+    "name", ["adam", "cosine", *(pytest.param(n, marks=pytest.mark.slow) for n in ("nesterov", "clipped", "adamw"))]
+)
 def test_an_ensemble_takes_every_rule(name):
     """Blocks, early exit and repacking of stragglers keep counters and momenta: all ends as in a plain loop."""
     points = jnp.array([[2.0, 0.3], [0.4, 0.5]])
@@ -161,7 +173,13 @@ def test_counters_stop_at_their_last_number():
     assert_close(ends[0][0], ends[1][0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in {"descent", "heavy-ball", "adamw", "lion"} else pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_named_optimisers(name):
     rule = named(name, beta=0.8, beta2=0.95, eps=1e-6)
     assert rule is named(name, beta=0.8, beta2=0.95, eps=1e-6)
@@ -209,8 +227,14 @@ def test_weight_decay_is_descent_on_the_penalised_loss():
         assert_close(decayed.theta(moved), plain.theta(expected), factor=1e-4)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "amsgrad", "adagrad", "centered"])
-@each_dtype
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if (name, dtype) in FROZEN else pytest.mark.slow)
+        for name in ("adam", "rmsprop", "amsgrad", "adagrad", "centered")
+        for dtype in ("float32", "float64")
+    ],
+)
 def test_frozen_rules_divide_by_what_was_held(name, dtype):
     """At frozen nu a step is linear in the gradient, whatever its size: no memory of its square is left."""
     nu = jnp.array([4.0, 0.25], dtype)

@@ -72,9 +72,11 @@ def log_ball(dim):
     return dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
 
 
-@pytest.mark.parametrize("dim", [1, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (2, 4)), 8])
-def test_exact_ellipsoids(dim):
-    estimate, exact = ellipsoid(dim)
+@pytest.mark.parametrize(
+    ("dim", "moves"), [(1, 8), *(pytest.param(dim, 32, marks=pytest.mark.slow) for dim in (1, 2, 4, 8))]
+)
+def test_exact_ellipsoids(dim, moves):
+    estimate, exact = ellipsoid(dim, moves=moves)
     assert_within(estimate, exact)
     assert estimate.standard_error < 0.02
     assert estimate.log_interval[0] < estimate.log_volume < estimate.log_interval[1]
@@ -109,7 +111,7 @@ def test_single_precision():
 
 def test_what_is_bounded_beyond_the_critical_step():
     """At c eta = 0.6 no minimum is stable; what is trapped is the same ellipsoid."""
-    estimate, exact = ellipsoid(1, step_size=0.6, outcomes=BOUNDED, stopping=StoppingRule(max_steps=300))
+    estimate, exact = ellipsoid(1, step_size=0.6, outcomes=BOUNDED, stopping=StoppingRule(max_steps=300), moves=8)
     assert_within(estimate, exact)
     assert estimate.undecided == 0
 
