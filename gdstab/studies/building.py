@@ -25,6 +25,8 @@ def build_loss(loss: opt.Loss) -> tuple[LossFn, int]:
     >>> build_loss(opt.Vector(dim=3))[1]
     6
     """
+    if hasattr(loss, "python"):
+        return getattr(losses, loss.python)(**dataclasses.asdict(loss)), loss.parameters
     if type(loss) not in _BUILDERS:
         raise ValueError(f"expected the options of a loss, such as options.Scalar(), but got {loss!r}")
     return _BUILDERS[type(loss)](loss)
@@ -260,20 +262,12 @@ def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) 
 
 
 _BUILDERS = {
-    opt.Scalar: lambda o: (losses.ScalarProduct(o.depth, o.target, o.scale), o.depth),
-    opt.Vector: lambda o: (losses.VectorProduct(o.dim, o.target, o.scale), 2 * o.dim),
-    opt.Regularised: lambda o: (losses.RegularisedProduct(o.decay, o.target, o.scale), 2),
     opt.Linear: _linear_network,
     opt.Factorisation: _factorisation,
     opt.Recovery: _recovery,
     opt.Phase: lambda o: _quadratic_network(losses.PhaseRetrieval, o.dim, 1, o),
     opt.Quadnet: lambda o: _quadratic_network(losses.QuadraticNetwork, o.features, o.neurons, o),
-    opt.Relu: lambda o: (losses.ShallowReLU(**dataclasses.asdict(o)), 3 * o.neurons + 1),
     opt.Quadratic: lambda o: (losses.Quadratic(jnp.diag(jnp.asarray(o.curvatures, float))), len(o.curvatures)),
-    opt.Rosenbrock: lambda _: (losses.Rosenbrock(), 2),
-    opt.Himmelblau: lambda _: (losses.Himmelblau(), 2),
-    opt.Doublewell: lambda _: (losses.DoubleWell(), 2),
-    opt.Worstcase: lambda o: (losses.WorstCase(o.curvature, o.extent, o.accuracy), 3),
     opt.Network: training.build_network,
     opt.Custom: lambda o: (_custom(o), o.dim),
 }

@@ -14,9 +14,7 @@ from gdstab.theory import (
     strata,
     symmetric_line,
 )
-from gdstab.theory.knowledge import Known as Known
-from gdstab.theory.knowledge import Product as Product
-from gdstab.theory.knowledge import known as known
+from gdstab.theory.knowledge import Known, Product, known
 
 __all__ = [
     "Known",

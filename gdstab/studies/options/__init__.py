@@ -14,49 +14,15 @@ from typing import Any
 from gdstab import studies
 from gdstab.studies.options.base import Box, Interval, RuleName, Update, parse_range
 from gdstab.studies.options.checking import check
-from gdstab.studies.options.losses import (
-    Custom,
-    Doublewell,
-    Factorisation,
-    Himmelblau,
-    Linear,
-    Loss,
-    Network,
-    Phase,
-    Quadnet,
-    Quadratic,
-    Recovery,
-    Regularised,
-    Relu,
-    Rosenbrock,
-    Scalar,
-    Vector,
-    Worstcase,
-)
+from gdstab.studies.options.losses import Loss
 from gdstab.studies.options.words import describe
 
 __all__ = [
     "Box",
-    "Custom",
-    "Doublewell",
-    "Factorisation",
-    "Himmelblau",
     "Interval",
-    "Linear",
     "Loss",
-    "Network",
-    "Phase",
-    "Quadnet",
-    "Quadratic",
-    "Recovery",
-    "Regularised",
-    "Relu",
-    "Rosenbrock",
     "RuleName",
-    "Scalar",
     "Update",
-    "Vector",
-    "Worstcase",
     "check",
     "configuration",
     "describe",
@@ -64,11 +30,14 @@ __all__ = [
     "read",
 ]
 
+_LOSSES = {kind.__name__: kind for kind in typing.get_args(Loss)}
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
 
 
 def __getattr__(name: str) -> Any:
-    """The options of a study, from its folder."""
+    """The options of a study, from its folder, or of a loss."""
+    if name in _LOSSES:
+        return _LOSSES[name]
     if name == "STUDIES":
         return {study: studies.options_of(study) for study in studies.names()}
     for study in studies.names():
@@ -115,8 +84,7 @@ def read(configuration: dict, **more: Any):
         raise ValueError(f"{study} has no option {', '.join(unknown)} in this version of gdstab; another one wrote it")
     if "loss" in given:
         inner = {name: value for name, value in given["loss"].items() if name not in {"name", "sha256"}}
-        losses = {part.__name__.lower(): part for part in typing.get_args(Loss)}
-        loss = losses[given["loss"]["name"]]
+        loss = next(kind for name, kind in _LOSSES.items() if name.lower() == given["loss"]["name"])
         given["loss"] = loss(**{name: _shaped(typing.get_type_hints(loss)[name], v) for name, v in inner.items()})
     return kind(**{name: v if name == "loss" else _shaped(hints[name], v) for name, v in given.items()}, **more)
 

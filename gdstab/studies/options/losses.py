@@ -1,7 +1,11 @@
-"""Which loss: one frozen dataclass for each family."""
+"""Which loss: one frozen dataclass for each family.
+
+Where a class of `gdstab.losses` takes the fields as they are, `python` names it, and `parameters` says how many
+numbers its theta holds: nothing else is needed of a loss on the command line.
+"""
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 SCALE = 1.0
 """The factor in front of a product of scalars by default, for every command: (1 - xy)^2, as in Figure 1 of paper A."""
@@ -11,6 +15,7 @@ SCALE = 1.0
 class Scalar:
     """scale * (target - w_1 w_2 ... w_depth)^2, a product of scalars."""
 
+    python: ClassVar[str] = "ScalarProduct"
     depth: int = 2
     """number of factors"""
     target: float = 1.0
@@ -18,11 +23,17 @@ class Scalar:
     scale: float = SCALE
     """the factor in front; with 1, as in Figure 1 of paper A, two factors have the critical step 1 / (2 target)"""
 
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return self.depth
+
 
 @dataclasses.dataclass(frozen=True)
 class Vector:
     """scale * (target - u.v)^2 for two vectors; parameters are u, then v."""
 
+    python: ClassVar[str] = "VectorProduct"
     dim: int = 2
     """length of u and of v"""
     target: float = 1.0
@@ -30,11 +41,18 @@ class Vector:
     scale: float = 0.5
     """the factor in front"""
 
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return 2 * self.dim
+
 
 @dataclasses.dataclass(frozen=True)
 class Regularised:
     """scale * (target - xy)^2 + (decay / 2) (x^2 + y^2): with decay > 0 the edges of its basins are fractal."""
 
+    python: ClassVar[str] = "RegularisedProduct"
+    parameters: ClassVar[int] = 2
     decay: float = 0.2
     """weight of the penalty; 0 gives the product alone, whose basin has a smooth edge"""
     target: float = 1.0
@@ -129,6 +147,7 @@ class Quadnet:
 class Relu:
     """Exact L2 risk of a shallow ReLU network on an interval; parameters are w, then b, v, and c (paper C)."""
 
+    python: ClassVar[str] = "ShallowReLU"
     neurons: int = 2
     """number of hidden neurons"""
     interval: tuple[float, float] = (0.0, 1.0)
@@ -139,6 +158,11 @@ class Relu:
     """slope of an inactive neuron, below 1; 0 is ReLU"""
     convention: Literal["zero", "left", "right"] = "zero"
     """gradient of a neuron with w = b = 0: none, or the partial derivatives from one side"""
+
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return 3 * self.neurons + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,21 +177,32 @@ class Quadratic:
 class Rosenbrock:
     """The banana valley in the plane, with its minimum at (1, 1)."""
 
+    python: ClassVar[str] = "Rosenbrock"
+    parameters: ClassVar[int] = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Himmelblau:
     """Himmelblau's function in the plane: four minima, all at height 0."""
+
+    python: ClassVar[str] = "Himmelblau"
+    parameters: ClassVar[int] = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Doublewell:
     """Two wells in the plane, at (-1, 0) and (1, 0), and a saddle at the origin between them."""
 
+    python: ClassVar[str] = "DoubleWell"
+    parameters: ClassVar[int] = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Worstcase:
     """Two hills and a bowl, in 64 bits: descent leaves the flow exponentially fast (Appendix B of paper D)."""
 
+    python: ClassVar[str] = "WorstCase"
+    parameters: ClassVar[int] = 3
     curvature: float = 1.0
     """a: minus the least eigenvalue of the Hessian"""
     extent: float = 3.0
