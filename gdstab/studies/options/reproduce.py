@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from gdstab.studies.options import Critical, Heatmap, Orbit
-from gdstab.studies.options.base import Box
+from gdstab.studies.options.base import Box, RunOptions, SeedOptions, study_options
 from gdstab.studies.options.losses import Loss, Scalar
 
 
-@dataclasses.dataclass(frozen=True)
+@study_options
 class FigureA1a(Heatmap):
     """Figure 1(a) of paper A: updates until convergence for (1 - xy)^2 and step size 0.3."""
 
@@ -21,7 +21,7 @@ class FigureA1a(Heatmap):
     """directory of the results"""
 
 
-@dataclasses.dataclass(frozen=True)
+@study_options
 class FigureA1b(Critical):
     """Figure 1(b) of paper A: how much of [-4, 4]^2 is trapped and how much of the hyperbola is stable."""
 
@@ -33,7 +33,7 @@ class FigureA1b(Critical):
     """directory of the results"""
 
 
-@dataclasses.dataclass(frozen=True)
+@study_options
 class FigureA2(Orbit):
     """Figure 2 of paper A: orbits on both sides of the critical step size, for (1/2) (1 - xy)^2."""
 
@@ -47,8 +47,8 @@ class FigureA2(Orbit):
     """what is minimised: any of these, after all other options"""
 
 
-@dataclasses.dataclass(frozen=True)
-class FigureD1:
+@study_options
+class FigureD1(RunOptions, SeedOptions):
     """Figure 1 of paper D: two fully connected networks trained with smaller and smaller steps, and the flow."""
 
     networks: Literal["fully-connected", "convolutional"] = "fully-connected"
@@ -67,22 +67,14 @@ class FigureD1:
     """with the files of mnist or fashion-mnist; by default the folder of that name in $GDSTAB_DATA"""
     samples: int = 200
     """number of images, chosen at random; the paper has 1000"""
-    seed: int = 0
-    """of the images and of the initial weights"""
     flow_steps: int = 256
     """steps of the flow's solver in eta where the network has kinks: their errors are of first order in the step"""
     rtol: float = 1e-8
     """relative tolerance of the flow's solver where the network has none"""
     atol: float = 1e-10
     """absolute tolerance of the flow's solver where the network has none"""
-    precision: Literal[32, 64] = 64
-    """bits of a number"""
     out: Path = Path("runs/D.1")
     """directory of the results"""
-    overwrite: bool = False
-    """replace the run that is in the directory"""
-    resume: bool = False
-    """begin an interrupted run again"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +100,7 @@ class FigureD2:
     """begin an interrupted run again (it is short)"""
 
 
-@dataclasses.dataclass(frozen=True)
+@study_options
 class FigureD3(FigureD1):
     """Figure 3 of paper D: two convolutional networks trained with smaller and smaller steps, and the flow."""
 
