@@ -98,6 +98,7 @@ PLAIN_OF = {
     "theory.hessian_bounds.shared_form": {"directions": (np.array([1.0, -1.0]),) * 3},
     "theory.linear.flattest_sharpness_one_output": {"targets": np.array([[1.0, 2.0]])},
     "theory.linear.critical_step": {"inputs": np.eye(2)},
+    "theory.linear.flattest_sharpness_of": {"inputs": np.eye(2)},
     "theory.linear.reduced_rank_map": {"targets": np.diag([1.0, 3.0])},
     "theory.counterexamples.truncation_excess": {"targets": np.diag([1.0, 3.0])},
     "theory.strata.nonstrict_saddle": {"widths": (2, 2, 2, 2)},
