@@ -91,3 +91,8 @@ def refuse_forked() -> None:
             "expected a process of its own, got one forked after JAX was used, which would wait for ever: start "
             "workers by multiprocessing.get_context('spawn'), or fork before the first array is made"
         )
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -280,3 +280,9 @@ def check_precision(precision: int) -> np.dtype:
             "anything else (or set JAX_ENABLE_X64=1), or ask for precision=32."
         )
     return np.dtype(f"float{precision}")
+
+
+def truncate(matrix: Float[Array, "rows cols"], rank: int) -> Float[Array, "rows cols"]:
+    """The best approximation of a given rank (Eckart and Young): the leading singular triplets."""
+    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    return jnp.matmul(u[:, :rank] * s[None, :rank], vt[:rank], precision="highest")

@@ -9,9 +9,10 @@ import pytest
 from gdstab import bifurcation as bif
 from gdstab import figures, records
 from gdstab.cli import main, process
-from gdstab.studies import bifurcation, building, lifecycle, options, work
+from gdstab.studies import bifurcation, building, options, work
 from gdstab.studies.bifurcation import cascades, observing, show
 from gdstab.studies.bifurcation.study import _differences, measure, prepare
+from gdstab.studies.tables import plain
 from gdstab.theory import symmetric_line
 
 SMALL = {"starts": 16, "transient": 1500, "kept": 32, "bins": 200, "max_steps": 5000}
@@ -212,7 +213,7 @@ def test_what_escapes_is_said(tmp_path):
 def test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle(changes, value):
     asked = options.Bifurcation(**QUICK | {"hysteresis": 2, "bins": 64} | changes, step_sizes="0.3:0.4:3")
     dataset, summary = measure(asked, prepare(asked), work.Work(None))
-    counts, summary = dataset["counts"].values, lifecycle.plain(summary)
+    counts, summary = dataset["counts"].values, plain(summary)
     low, high = summary["value_range"]
     assert high - low > 1e-6 * max(abs(low), abs(high))
     assert low + 0.4 * (high - low) < value < high - 0.4 * (high - low)

@@ -2,7 +2,6 @@
 
 import difflib
 import enum
-import math
 import re
 import time
 import zlib
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 
 from gdstab._numerics import check_precision
+from gdstab.studies.tables import plain
 
 _FIRST, _LAST = ("main", "contrib"), ("fig", "app", "exp", "conj", "open")
 """Kinds of claims before the numbered statements of a paper, and behind them; what has no number comes last of all."""
@@ -151,7 +151,7 @@ def evaluate(each: Claim) -> tuple[dict, Finding | None]:
     begin, found = time.perf_counter(), None
     try:
         found = each.test(jax.random.key(zlib.crc32(each.id.encode())))
-        row |= {"verdict": Verdict(found.verdict).value, "numbers": plain(found.numbers), "note": found.note}
+        row |= {"verdict": Verdict(found.verdict).value, "numbers": plain(found.numbers, str), "note": found.note}
     except Exception as error:  # a row of its own: it stops no other claim and is not hidden
         row |= {"numbers": {}, "note": "", "error": f"{type(error).__name__}: {error}"}
     return row | {"seconds": round(time.perf_counter() - begin, 3)}, found
@@ -202,18 +202,3 @@ def exit_code(rows: Iterable[dict]) -> int:
     (0, 1)
     """
     return int(bool(unexpected(rows)))
-
-
-def plain(value):
-    """Numbers as JSON takes them: arrays as lists, what is not finite as text.
-
-    >>> plain({"share": np.float64(0.5), "points": np.array([1.0, np.inf])})
-    {'share': 0.5, 'points': [1.0, 'inf']}
-    """
-    if isinstance(value, dict):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return plain(np.asarray(value).tolist())
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

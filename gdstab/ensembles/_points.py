@@ -9,10 +9,10 @@ import numpy as np
 from jax import lax
 
 from gdstab._compiling import Use, kind_of
-from gdstab._guard import all_equations, runs_alone, turn
+from gdstab._guard import all_equations, cores, runs_alone, turn
 from gdstab._identity import is_any_array
 from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
-from gdstab.ensembles._tuning import cores, worker_pool, working_bytes
+from gdstab.ensembles._tuning import worker_pool, working_bytes
 from gdstab.sampling import GROUP
 
 SMALLEST_ROW = 1024

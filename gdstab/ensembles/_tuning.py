@@ -1,6 +1,5 @@
 """How large a block is, how often one asks whether it is done, and when stragglers are packed anew, per platform."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gdstab._guard import refuse_forked
+from gdstab._guard import cores, refuse_forked
 
 FIRST_STOP, GROWTH = 32, 4
 """Stragglers are packed after 32, 128, 512, ... updates: the last pass holds only the few that creep."""
@@ -55,11 +54,6 @@ def choose(
     chunk = -(-chunk // block) * block
     later = -(-min(chunk, 2**14 if platform == "cpu" else chunk) // block) * block
     return Tuning(block, chunk, later, updates_per_test, workers)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stops(max_steps: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gdstab._numerics import UNROLL_LIMIT, as_floats, matmul, rounding, tree_sum
+from gdstab._numerics import UNROLL_LIMIT, as_floats, matmul, rounding, tree_sum, truncate
 from gdstab._types import Scalar
 from gdstab._validate import check_positive, is_concrete
 
@@ -89,7 +89,7 @@ class LinearNetwork(eqx.Module):
         """
         dtype = theta[0].dtype
         left, right, _ = self._whitened()
-        best = _truncate(right, self._rank(theta)) if self._rank(theta) < min(right.shape) else right
+        best = truncate(right, self._rank(theta)) if self._rank(theta) < min(right.shape) else right
         return (matmul(self.product(theta), left.astype(dtype)) - best.astype(dtype)).ravel()
 
     def one_block(self, theta) -> bool:
@@ -131,9 +131,3 @@ class LinearNetwork(eqx.Module):
         right = jnp.matmul(targets, vt.T, precision="highest") * (s > 0).astype(dtype)[None, :]
         missed = targets - jnp.matmul(right, vt, precision="highest")
         return u * s[None, :], right, jnp.asarray(self.scale, dtype) * jnp.sum(missed * missed)
-
-
-def _truncate(matrix, rank):
-    """The best approximation of a given rank (Eckart and Young)."""
-    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
-    return jnp.matmul(u[:, :rank] * s[None, :rank], vt[:rank], precision="highest")

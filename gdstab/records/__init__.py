@@ -6,10 +6,11 @@ figures, and `summary.json`, whose presence says that the run is complete. Every
 it is whole.
 """
 
+from gdstab._guard import cores as available_cores
 from gdstab.records.comparing import differing_keys
 from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, latest, load
 from gdstab.records.files import RunError, writing
-from gdstab.records.origin import available_cores, provenance
+from gdstab.records.origin import provenance
 
 __all__ = [
     "CHUNK",

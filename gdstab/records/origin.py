@@ -1,13 +1,13 @@
 """Where a result comes from: versions, devices, precision, seed."""
 
 import datetime
-import os
 import platform
 
 import jax
 import numpy as np
 
 import gdstab
+from gdstab._guard import cores
 
 
 def provenance(dtype, *, seed: int | None = None) -> dict:
@@ -24,13 +24,8 @@ def provenance(dtype, *, seed: int | None = None) -> dict:
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
         "processes": jax.process_count(),
-        "cores": available_cores(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "seed": seed,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,7 +13,6 @@ that any finished run can be drawn again.
 
 import dataclasses
 import importlib
-import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from gdstab.studies import building, room_of
 from gdstab.studies.memory import check_memory
 from gdstab.studies.options import describe, read
 from gdstab.studies.phases import SAVING, enter
+from gdstab.studies.tables import plain
 from gdstab.studies.teams import Team
 from gdstab.studies.work import ALONE, Work
 
@@ -100,14 +100,3 @@ def draw(record: records.Record) -> None:
     show = importlib.import_module(f"{room_of(options)}.show")
     for name, figure in show.draw(record).items():
         figures.save(figure, record, name, note=describe(options))
-
-
-def plain(value):
-    """A summary as JSON has it: NumPy's numbers and arrays as Python's, None where there is no number."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,8 @@
 """Text that studies print: columns, and numbers that may be missing."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 
 def table(rows: Iterable[Sequence]) -> str:
@@ -45,3 +47,20 @@ def timing(summary: dict) -> str:
         f"{steps:.4g} lane-steps in {seconds:.2f} s ({steps / max(seconds, 1e-9):.3g}/s), after "
         f"{summary['compile_seconds']:.2f} s of compilation"
     )
+
+
+def plain(value: Any, absent: Callable[[float], Any] = lambda _: None) -> Any:
+    """Numbers as JSON has them: NumPy's and JAX's as Python's, arrays and tuples as lists, keys as text.
+
+    What is not finite becomes what `absent` makes of it, by default None.
+
+    >>> plain({2: float("inf"), "box": (1, 2)}), plain(float("nan"), str)
+    ({'2': None, 'box': [1, 2]}, 'nan')
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(entry, absent) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry, absent) for entry in value]
+    return absent(value) if isinstance(value, float) and not math.isfinite(value) else value

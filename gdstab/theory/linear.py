@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import minimize_scalar
 
 from gdstab import _arguments as arguments
+from gdstab import _numerics
 from gdstab._numerics import identity_tolerance, rank_tolerance, rounding
 from gdstab._types import Scalar
 from gdstab._validate import check_count
@@ -99,8 +100,7 @@ def truncated_map(inputs: Inputs, targets: Targets, rank: int) -> Float[Array, "
 @arguments.closed_form(matrix=arguments.matrix, rank=arguments.number)
 def truncate(matrix: Float[Array, "rows cols"], rank: int) -> Float[Array, "rows cols"]:
     """The best approximation of a given rank: the leading singular triplets."""
-    U, s, Vt = jnp.linalg.svd(matrix, full_matrices=False)
-    return (U[:, :rank] * s[None, :rank]) @ Vt[:rank]
+    return _numerics.truncate(jnp.asarray(matrix), rank)
 
 
 def _warn_without_gap(matrix, rank):

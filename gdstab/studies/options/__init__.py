@@ -5,7 +5,6 @@ on the command line. The options of a study live in its folder; all of them can 
 """
 
 import dataclasses
-import math
 import types
 import typing
 from pathlib import Path
@@ -16,6 +15,7 @@ from gdstab.studies.options.base import Box, Interval, RuleName, Update, parse_r
 from gdstab.studies.options.checking import check
 from gdstab.studies.options.losses import Loss
 from gdstab.studies.options.words import describe
+from gdstab.studies.tables import plain
 
 __all__ = [
     "Box",
@@ -56,7 +56,7 @@ def configuration(options) -> dict:
     fields = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_IDENTITY}
     if "loss" in fields:
         fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
-    return {"study": type(options).__name__.lower(), **_plain(fields)}
+    return {"study": type(options).__name__.lower(), **plain(fields, str)}
 
 
 def read(configuration: dict, **more: Any):
@@ -87,17 +87,6 @@ def read(configuration: dict, **more: Any):
         loss = next(kind for name, kind in _LOSSES.items() if name.lower() == given["loss"]["name"])
         given["loss"] = loss(**{name: _shaped(typing.get_type_hints(loss)[name], v) for name, v in inner.items()})
     return kind(**{name: v if name == "loss" else _shaped(hints[name], v) for name, v in given.items()}, **more)
-
-
-def _plain(value):
-    """Tuples and arrays as lists, as JSON reads them back; numbers JSON does not know as words."""
-    if hasattr(value, "tolist"):  # of NumPy
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shaped(hint: Any, value: Any) -> Any:

@@ -5,9 +5,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gdstab import records
-from gdstab.studies.lifecycle import plain
 from gdstab.studies.options.reproduce import FIGURES
 from gdstab.studies.phases import Phase
+from gdstab.studies.tables import plain
 from gdstab.studies.work import Work
 
 
