@@ -189,7 +189,7 @@ def _(loss: LinearNetwork, theta) -> Known:
 def _(loss: Quadratic, theta) -> Known:
     del theta
     values = np.linalg.eigvalsh(np.asarray(loss.matrix, float))
-    return Known(float(values[-1]), minimum=np.asarray(loss.minimum())) if values[0] > 0 else Known()
+    return Known(float(values[-1]), minimum=np.asarray(loss.minimum())) if values[0] >= 0 else Known()
 
 
 @_known.register
