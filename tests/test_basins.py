@@ -101,6 +101,7 @@ def test_refine_without_candidates():
     assert kinds.kind.shape == (0,)
 
 
+@pytest.mark.slow
 def test_slices_by_axes_and_by_directions_agree():
     loss = VectorProduct(dim=2, target=1.0, scale=1.0)
     by_axes = heatmap(loss=loss, plane=(0, 2), dim=4)

@@ -101,6 +101,7 @@ def test_doublings_in_the_plane(cascade):
     np.testing.assert_allclose(2 * plane.step_sizes, cascade.step_sizes[:2], atol=1e-11)
 
 
+@pytest.mark.slow
 def test_doublings_in_single_precision(cascade):
     single = doublings(RULE, line, jnp.array(0.9, jnp.float32), 0.8, 2.0, 2)
     np.testing.assert_allclose(single.step_sizes, cascade.step_sizes[:2], atol=1e-5)

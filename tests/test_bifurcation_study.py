@@ -185,6 +185,7 @@ def test_a_box_of_starts_and_the_loss(tmp_path):
     assert (points[:, 0] != points[:, 1]).all()
 
 
+@pytest.mark.slow
 def test_what_escapes_is_said(tmp_path):
     """A bowl loses all orbits at 2 / curvature."""
     asked = options.Bifurcation(

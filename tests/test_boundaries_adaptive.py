@@ -214,6 +214,7 @@ def test_cuts_do_not_depend_on_the_order_of_the_work(rng):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_slices_and_single_precision():
     loss, plane = ScalarProduct(depth=3, target=1.0, scale=0.5), ([0, 0, 1], [1, 0, 0], [0, 1, 1])
     stopping = StoppingRule(loss_tol=1e-8, max_steps=2000)

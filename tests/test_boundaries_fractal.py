@@ -278,6 +278,7 @@ def test_intervals_cover(measure, exact):
     assert sum(low < exact < high for low, high in found) >= 93
 
 
+@pytest.mark.slow
 def test_scales_below_single_precision_are_flagged():
     """Where single precision is not flagged it agrees with double; where distances are no longer resolved it is."""
     scales = np.geomspace(1e-9, 0.1, 17)
@@ -314,6 +315,7 @@ def test_a_box_inside_one_basin():
     assert np.isnan(found.exponent)
 
 
+@pytest.mark.slow
 def test_slices_equal_the_plane_they_cut():
     plain = smooth(samples=2**12)
     by_axes = smooth(samples=2**12, loss=VectorProduct(dim=2, target=1.0, scale=1.0), plane=(0, 2), dim=4)

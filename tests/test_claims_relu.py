@@ -217,6 +217,7 @@ def test_too_few_runs_stop_the_claim():
         escape.share(0, 10)
 
 
+@pytest.mark.slow
 def test_points_at_rest_are_told_apart(monkeypatch):
     monkeypatch.setattr(escape, "MAX_STEPS", 100)
     problem = escape.PROBLEMS[0]

@@ -98,6 +98,7 @@ def test_a_loss_without_a_closed_form(tmp_path):
     assert summary["flagged"] == int(records.load(tmp_path / "run").dataset["flag"].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_a_slice_of_vectors_has_the_closed_form_too(tmp_path):
     asked = options.CriticalMap(

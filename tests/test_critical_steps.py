@@ -98,7 +98,7 @@ def test_progress_counts_every_orbit():
     assert tuple(map(sum, zip(*seen, strict=True))) == (result.lanes, result.lane_steps)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_every_point_of_a_quadratic_has_the_step_of_its_sharpness(dtype, key):
     loss = Quadratic(jnp.diag(jnp.asarray([1.0, 3.0, 0.5])))
     source = RandomSource.gaussian(key, 8, 3, dtype=dtype)

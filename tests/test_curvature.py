@@ -179,6 +179,7 @@ def test_lanczos_equals_dense_on_a_pytree_and_returns_the_residual(rng):
     assert_close(top, spectrum(theta)[-1], factor=1e-3)
 
 
+@pytest.mark.slow
 def test_vmap_equals_loop(rng):
     points = jnp.asarray(rng.normal(size=(4, 4)))
     loss = lambda x: product(x[:2]) + product(x[1:3]) ** 2 + jnp.sum(x**2) * x[3]  # noqa: E731

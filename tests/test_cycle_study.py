@@ -84,6 +84,7 @@ def test_momentum_and_given_starts(tmp_path):
     assert summary["theory"] is None
 
 
+@pytest.mark.slow
 def test_minima_that_fill_a_continuum_count_as_one(tmp_path):
     asked = options.Cycle(step_size=0.2, starts=32, box=(0.0, 2.0), follow=1, doublings=1, out=tmp_path / "run")
     (found,) = cycle.run(asked).record.summary["cycles"]

@@ -115,6 +115,7 @@ def test_momentum_is_part_of_the_cycle():
     np.testing.assert_allclose(np.prod(np.asarray(cycle.multipliers)), 0.3**2, rtol=1e-9)  # det of one step is beta
 
 
+@pytest.mark.slow
 def test_counters_are_held_fixed():
     """And where they are large, the bias of Adam is corrected: its cycle is that of the rule as it is."""
     rule = from_optax(adam)

@@ -225,6 +225,7 @@ def test_missing_directions_are_an_error():
 # Teachers
 
 
+@pytest.mark.slow
 def test_a_linear_teacher_is_found_again_by_least_squares():
     found = data.linear_teacher(KEY, 60, 6, 4, rank=2, dtype="float64")
     solution = np.linalg.lstsq(found.inputs, found.targets)[0].T

@@ -61,7 +61,9 @@ def on_the_invariant(times):
     return np.sqrt(C) * np.stack([np.cosh(u), np.sinh(u)], axis=-1)
 
 
-@pytest.mark.parametrize("sizes", [SIZES, UNRELATED], ids=["dividing", "unrelated"])
+@pytest.mark.parametrize(
+    "sizes", [SIZES, pytest.param(UNRELATED, marks=pytest.mark.slow)], ids=["dividing", "unrelated"]
+)
 def test_the_scalar_product_against_its_solution_and_the_tolerance_halved(sizes):
     found = beside(sizes)
     exact = on_the_invariant(found.times)
@@ -207,6 +209,7 @@ POWERS = [  # factor, power, even, start, what becomes of the flow, and words of
 ]
 
 
+@pytest.mark.slow
 def test_how_flows_stop_is_told_apart():
     rows = [jnp.array(column) for column in list(zip(*POWERS, strict=True))[:4]]
 

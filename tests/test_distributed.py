@@ -145,6 +145,7 @@ def test_a_disk_without_room_ends_in_a_message_and_a_resumable_directory(start, 
     assert_same(out, whole)
 
 
+@pytest.mark.slow
 def test_two_devices_count_the_same(start, whole, tmp_path):
     out = tmp_path / "run"
     assert end(start(out, variables={"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}))[0] == 0

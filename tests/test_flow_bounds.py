@@ -233,6 +233,7 @@ class Deep(eqx.Module):
         return 0.5 * jnp.sum((product - jnp.array([1.0, 0.0])) ** 2)
 
 
+@pytest.mark.slow
 def test_proposition_14_is_valid():
     cases = [
         (depth, norm, nu, accuracy)

@@ -174,7 +174,7 @@ def test_a_flat_network_is_the_network():
     [
         (TINY, False),
         (options.Network(), True),
-        (options.Network("adapted"), True),
+        pytest.param(options.Network("adapted"), True, marks=pytest.mark.slow),
         (options.Factorisation(norm="l1"), True),
         (options.Scalar(), False),
         (options.Linear(), False),

@@ -96,6 +96,7 @@ def test_lemmas_9_and_11_fully_connected(rng):
     assert (bounds[:, 1] >= bounds[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_lemmas_21_and_23_shared_weights(rng):
     shapes = [(size,) for size in SIZES]
     x, y = data(rng, 5)

@@ -16,8 +16,8 @@ from gdstab.updates import gradient_descent
 
 CLOSED = [
     losses.ScalarProduct(target=-3.0, scale=1.0),
-    losses.ScalarProduct(depth=3, target=2.0),
-    losses.VectorProduct(dim=2, target=1.5, scale=0.25),
+    pytest.param(losses.ScalarProduct(depth=3, target=2.0), marks=pytest.mark.slow),
+    pytest.param(losses.VectorProduct(dim=2, target=1.5, scale=0.25), marks=pytest.mark.slow),
     losses.Quadratic(jnp.diag(jnp.array([1.0, 10.0]))),
     building.build_loss(options.Linear(widths=(2, 2, 2), seed=3))[0],
 ]

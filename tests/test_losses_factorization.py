@@ -247,6 +247,7 @@ def test_starts_on_the_stable_manifold_stay_with_the_saddle():
     np.testing.assert_allclose(np.abs(found.theta), [[0.0, 3**-0.5], [1.0, 0.0]], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_studies_sample_the_minima():
     asked = options.Factorisation(diagonal=(3.0, 2.0, 1.0), rank=2)
     points = jnp.asarray(building.sample_minima(asked, 4, 0.3, 0, np.dtype(float)))

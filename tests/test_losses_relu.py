@@ -163,7 +163,7 @@ def test_small_losses_keep_their_digits(rng):
 
 
 @pytest.mark.parametrize(
-    "name", ["cubic", "wide, knots", *(pytest.param(x, marks=slow) for x in ("knots", "leaky", "wide"))]
+    "name", ["cubic", *(pytest.param(x, marks=slow) for x in ("knots", "leaky", "wide", "wide, knots"))]
 )
 def test_float32_is_close(name, rng):
     thetas = networks(200, rng, LOSSES[name].neurons).astype("float32")
@@ -352,6 +352,7 @@ def test_modified_gradient_agrees_where_nothing_is_modified(rng):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_jacobian_of_the_modified_gradient_at_semi_inactive_neurons():
     """G itself has a kink there; G^J is differentiable, and its Jacobian symmetric (Lemmas 4.3 and 4.6)."""
     loss = ShallowReLU(3, (0.0, 2.0), (0.5, 1.0))

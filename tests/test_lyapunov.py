@@ -167,6 +167,7 @@ def test_a_tangent_in_an_invariant_subspace_stays_there():
     np.testing.assert_allclose(found.value, np.log(0.5), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_large_states_take_the_largest_exponent_only():
     curvatures = np.linspace(0.5, 3.0, 257)
     theta = np.ones(257)

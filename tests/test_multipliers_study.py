@@ -119,7 +119,7 @@ def test_the_directory_holds_everything(heavy_ball):
 @pytest.mark.parametrize(
     ("asked", "curvature"),
     [
-        ({"rule": "rmsprop", "nu": 0.25}, 4 / (0.5 + 1e-8)),
+        pytest.param({"rule": "rmsprop", "nu": 0.25}, 4 / (0.5 + 1e-8), marks=pytest.mark.slow),
         pytest.param(
             {"rule": "nesterov", "weight_decay": 0.1, "loss": options.Scalar(scale=0.5)}, None, marks=pytest.mark.slow
         ),

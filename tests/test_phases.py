@@ -170,6 +170,7 @@ def test_what_neither_fades_nor_comes_round_is_refused(rule, message):
         assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_random_numbers_in_a_state_are_refused():
     rule = UpdateRule(lambda theta, _: (theta, jax.random.key(0)), noisy, lambda state: state[0])
     with pytest.raises(ValueError, match="random numbers"):

@@ -138,6 +138,7 @@ def test_an_orbit_goes_on_from_its_whole_state():
     assert abs(float(PRODUCT(rule.theta(last)))) > 1e-6
 
 
+@pytest.mark.slow
 def test_sources_pairs_and_single_precision_agree(plane):
     points, found = plane
     paired = basins.regimes(

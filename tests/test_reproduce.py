@@ -88,6 +88,7 @@ def test_a_2_by_the_command(tmp_path, capsys):
     assert "differs in step_sizes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_d_2(tmp_path, monkeypatch):
     monkeypatch.setattr(d_2, "flow_error", lambda _: 1e-10)  # see test_worst_case
     done = reproduce.run("D.2", FigureD2(curvature=2.0, step_sizes=(0.05, 0.02), out=tmp_path / "run"))

@@ -223,7 +223,7 @@ def test_a_determinant_is_constant_to_rounding_only(dtype, n):
     assert not stability.non_singularity(lambda x: quadratic(x) + 1e-3 * jnp.sum(x**4), points, 0.5).constant
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_a_momentum_that_is_all_rounding_makes_no_cycle(dtype):
     """Parameters at rest, while the momentum goes round among the last bits: a fixed point, and no CYCLING.
 

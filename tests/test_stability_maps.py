@@ -70,6 +70,7 @@ def test_weight_decay_shifts_the_curvature(name):
     assert stability.threshold_of(rule, bowl, jnp.zeros(3), 0.1, 4.0).step_size == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_decay_of_adamw_is_its_own():
     """It acts apart from the preconditioner, so that the modes are those of the preconditioned Hessian."""
     rule, seen = rule_and_curvatures("adamw", DECAY)
@@ -196,6 +197,7 @@ def test_fixed_point_on_a_manifold_and_of_adamw():
     assert abs(float(found.theta[0])) > 0.1
 
 
+@pytest.mark.slow
 def test_networks_as_trees():
     loss = LinearNetwork(jnp.eye(2), jnp.diag(jnp.array([2.0, 0.5])), scale=0.5)
     balanced = (jnp.diag(jnp.sqrt(jnp.array([2.0, 0.5]))),) * 2

@@ -147,6 +147,7 @@ def test_overlay_lies_on_the_minima():
     assert not show.overlay(options.Heatmap(step_size=0.6), loss, dim).stable
 
 
+@pytest.mark.slow
 def test_orbits_of_figure_2(tmp_path):
     study = orbit.run(options.Orbit(out=tmp_path / "orbit", num_steps=10))
     rows = study.record.summary["orbits"]

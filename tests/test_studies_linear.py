@@ -234,6 +234,7 @@ def test_the_ends_by_lanczos_agree_with_the_dense_spectrum(tmp_path):
     assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_spectra_of_minima(tmp_path):
     asked = options.Spectrum(where="minima", samples=20, loss=options.Vector(), out=tmp_path / "run")
@@ -265,7 +266,7 @@ def test_panels_of_the_figures():
     ("line", "words"),
     [
         ("critical --step-sizes 0.1:0.6:3 --samples 50 --starts 2 --resolution 10 10", ("critical step size", "0.5")),
-        ("spectrum --num-steps 3", ("inertia", "18 parameters")),
+        pytest.param("spectrum --num-steps 3", ("inertia", "18 parameters"), marks=pytest.mark.slow),
     ],
 )
 def test_commands(line, words, capsys):
@@ -283,6 +284,7 @@ def test_commands(line, words, capsys):
             assert row["stable_length"] == pytest.approx(row["exact_stable_length"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("process_as_it_was")
 def test_the_overfitting_command_prints_a_complete_run(study, capsys):
     line = (

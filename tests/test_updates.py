@@ -253,6 +253,7 @@ def test_frozen_rules_divide_by_what_was_held(name, dtype):
     assert rule.autonomous
 
 
+@pytest.mark.slow
 def test_frozen_rules_of_trees_and_families():
     loss = LinearNetwork(jnp.eye(2), 2 * jnp.eye(2))
     theta = (jnp.eye(2), 0.5 * jnp.eye(2))
