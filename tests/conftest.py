@@ -1,6 +1,5 @@
 """Strict JAX, double precision, and keys that differ per test but never per run."""
 
-import gc
 import importlib.util
 import zlib
 
@@ -18,12 +17,6 @@ if importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
     install_import_hook("gdstab", "beartype.beartype")
-
-
-def pytest_collection_finish():
-    """What is imported by now stays: not to be looked through at every collection, of which few are enough."""
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_configure(config):

@@ -102,6 +102,7 @@ def test_a_foreign_directory_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_the_chunk_changes_no_count(study, tmp_path):
     other = basin.run(dataclasses.replace(SMALL, chunk=6000, out=tmp_path / "run"))

@@ -235,6 +235,7 @@ def test_a_resolution_that_cannot_be_halved_is_computed_whole():
     assert (result.level == 0).all()
 
 
+@pytest.mark.slow
 def test_a_classifier_compiles_once_and_counts_what_it_runs(rng):
     progress = []
     classify = boundaries.Classifier(

@@ -291,6 +291,7 @@ def test_scales_below_single_precision_are_flagged():
     assert not (single.used & single.precision_limited).any()
 
 
+@pytest.mark.slow
 def test_chaos_leaves_nothing_to_fit():
     """A chaotic transient of hundreds of steps blows roundings up to the size of the box: no scale shows geometry."""
     found = smooth(

@@ -100,6 +100,7 @@ def test_interpolants_of_many_flows_and_of_one_that_settles():
         gradient_flow(loss, starts[0], 1.0).at(0.5)
 
 
+@pytest.mark.slow
 def test_constant_steps_are_of_second_order():
     loss = losses.Quadratic(jnp.diag(jnp.array([0.5, 3.0])))
     flows = [gradient_flow(loss, jnp.ones(2), 1.0, step=step) for step in (0.1, 0.05, 0.025)]

@@ -256,6 +256,7 @@ def test_undecided_points_widen_the_answer():
         assert row["interval"][1] < exact < row["undecided_interval"][1]
 
 
+@pytest.mark.slow
 def test_kinds_on_an_antisymmetric_grid():
     """Cells on the anti-diagonal creep to the saddle; as `basins.refine` has it on a heatmap."""
     stopping = StoppingRule(grad_tol=1e-10, max_steps=20_000)

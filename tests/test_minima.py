@@ -72,6 +72,7 @@ def test_projection_is_quadratic_and_leaves_minima_alone():
         assert jnp.linalg.norm(moved - theta) < 2 * offset**2
 
 
+@pytest.mark.slow
 def test_sampling_reaches_the_manifold_and_map_does_not_matter(key):
     loops = minima.sample(HYPERBOLA, key, 16, jnp.zeros(2))
     batched = minima.sample(HYPERBOLA, key, 16, jnp.zeros(2), map=map_points)

@@ -103,6 +103,7 @@ def test_thresholds_along_the_manifold_of_the_scalar_product():
             assert found.step_size == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_adam_on_the_product_sees_the_preconditioned_hessian():
     loss, theta = ScalarProduct(depth=2, target=2.0, scale=0.5), jnp.array([4.0, 0.5])
     nu = jnp.array([0.01, 1.0])
@@ -278,6 +279,7 @@ def test_transient_growth_against_powers(rng):
     assert stability.transient_growth(2 * np.eye(2), max_power=2000).peak == np.inf
 
 
+@pytest.mark.slow
 def test_growth_of_momentum_is_transient():
     """Just below the threshold every multiplier is inside, and yet a disturbance grows several times first."""
     rule = updates.named("heavy-ball", beta=0.95)
