@@ -48,7 +48,7 @@ class Known:
     """The numbers of a product of two scalars or vectors with a positive target."""
     levels: dict[int, float] | None = None
     """The loss at critical points by the number of their breakpoints (ReLU networks against a line, paper C)."""
-    minimum: np.ndarray | None = None
+    minimum: np.ndarray | None = dataclasses.field(default=None, compare=False)
     """The flattest minimum, or the only one."""
 
     @property
