@@ -31,7 +31,7 @@ def study(tmp_path_factory):
     return overfitting.run(dataclasses.replace(SMALL, out=out))
 
 
-def test_no_random_start_ends_at_a_saddle_and_special_ones_do(study):
+def test_no_random_start_ends_at_a_saddle_and_special_ones_do_and_linger(study):
     summary = study.record.summary
     pooled = {row["rule"]: row for row in summary["rows"] if row["data"] == "all"}
     assert pooled["descent"]["counts"] == {**dict.fromkeys(pooled["descent"]["counts"], 0), "{1,2,3}": 2000}
@@ -45,16 +45,10 @@ def test_no_random_start_ends_at_a_saddle_and_special_ones_do(study):
         assert row["ended_as_expected"] == row["runs"] == row["saddles"], row["set"]
         assert row["nudged"]["share"] == 1.0, row["set"]
     assert len(summary["special"]) == 7 + 1 + 2
-
-
-def test_orbits_linger_longer_from_smaller_starts(study):
-    near = {(row["data"], row["spread"], row["fitted"]): row for row in study.record.summary["lingering"]}
-    for data in range(2):
+    near = {(row["data"], row["spread"], row["fitted"]): row for row in summary["lingering"]}
+    for data in range(2):  # orbits linger longer from smaller starts
         assert near[data, 0.01, "{}"]["median"] > 3 * near[data, 0.1, "{}"]["median"]
     assert near[0, 0.01, "{}"]["visits"] == 6
-
-
-def test_the_directory_and_the_dataset(study):
     names = {path.name for path in study.record.path.iterdir()}
     assert names == {"run.json", "summary.json", "result.zarr", "figure.png", "figure.pdf"}
     dataset = records.load(study.record.path).dataset
