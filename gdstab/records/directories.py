@@ -15,7 +15,6 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from gdstab.records import ledger
-from gdstab.records.comparing import check_same
 from gdstab.records.files import (
     RunError,
     in_words,
@@ -31,6 +30,7 @@ from gdstab.records.files import (
     write_json,
     writing,
 )
+from gdstab.records.origin import check_same
 
 T = TypeVar("T")
 

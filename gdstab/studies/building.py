@@ -133,11 +133,7 @@ def expand_box(numbers: tuple[float, ...], dim: int) -> tuple[tuple[float, float
 
 
 def configuration(options) -> dict:
-    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it.
-
-    Options that nothing could be done with are refused: a study begins its directory with this.
-    """
-    opt.check(options)
+    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it."""
     found = opt.configuration(options)
     if isinstance(getattr(options, "loss", None), opt.Custom):
         found["loss"]["sha256"] = user_files.digest(options.loss.path)

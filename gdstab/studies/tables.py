@@ -49,6 +49,15 @@ def timing(summary: dict) -> str:
     )
 
 
+def picked(found: Any, *names: str) -> dict[str, Any]:
+    """Some of what was found, as entries of a summary.
+
+    >>> picked(3 + 4j, "real", "imag")
+    {'real': 3.0, 'imag': 4.0}
+    """
+    return {name: getattr(found, name) for name in names}
+
+
 def plain(value: Any, absent: Callable[[float], Any] = lambda _: None) -> Any:
     """Numbers as JSON has them: NumPy's and JAX's as Python's, arrays and tuples as lists, keys as text.
 

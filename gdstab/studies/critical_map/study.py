@@ -8,12 +8,12 @@ import xarray as xr
 
 from gdstab import basins, boundaries, stability, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_positive, check_resolution
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.critical_map import CriticalMap
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import Known, known, scalar
 
@@ -42,9 +42,7 @@ def prepare(options: CriticalMap) -> Setting:
     loss, dim, dtype = building.problem(options)
     stopping = building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)
-    # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
-    box = tuple(tuple(side) for side in check_box(options.box, 2).tolist())
-    shape = check_resolution(options.resolution, 2)
+    box, shape = options.box, options.resolution
     origin, directions, axes = basins.parse_plane(plane, dim)
     boundaries.check_search(dtype, **{name: getattr(options, name) for name in _SEARCH})
     size = math.prod(shape) * _BYTES_PER_CELL
@@ -59,9 +57,9 @@ def phases(options: CriticalMap) -> dict[str, Phase]:
 
 def expected_orbits(options: CriticalMap) -> int:
     """About how many orbits a run takes: scan and bisection of every cell."""
-    ratio = check_positive(options.high, "high") / check_positive(options.low, "low")
-    rounds = math.log2(math.log(max(ratio, 1 + 1e-9)) / max(options.scan - 1, 1) / check_positive(options.rtol, "rtol"))
-    return math.prod(check_resolution(options.resolution, 2)) * (1 + options.scan + max(math.ceil(rounds), 0))
+    ratio = max(options.high / options.low, 1 + 1e-9)
+    rounds = math.log2(math.log(ratio) / max(options.scan - 1, 1) / options.rtol)
+    return math.prod(options.resolution) * (1 + options.scan + max(math.ceil(rounds), 0))
 
 
 def measure(options: CriticalMap, setting: Setting, work: Work):
@@ -96,9 +94,7 @@ def summarise(found: boundaries.CriticalSteps, setting: Setting, options: Critic
         "moved": found.moved.sum(),
         "theory": {name: "inf" if value == np.inf else value for name, value in against.items()},
         "orbits": found.lanes,
-        "lane_steps": found.lane_steps,
-        "compile_seconds": found.compile_seconds,
-        "run_seconds": found.run_seconds,
+        **picked(found, "lane_steps", "compile_seconds", "run_seconds"),
     }
 
 

@@ -9,15 +9,14 @@ import xarray as xr
 
 from gdstab import flow, sampling
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.losses import ConvolutionalNetwork, NetworkRisk
 from gdstab.losses.pullback import Identity, Pullback
 from gdstab.studies import building, training
 from gdstab.studies.flow import Flow, tube
 from gdstab.studies.flow.tube import Tube
-from gdstab.studies.memory import check_memory
 from gdstab.studies.phases import SAVING, Phase, count
-from gdstab.studies.work import Needs, Work
+from gdstab.studies.work import Needs, Work, check_memory
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
 _KINK_STEPS = 256  # of the flow in one of descent, where networks have kinks: leaves below 1 % of the deviation
@@ -96,17 +95,6 @@ def measure(options: Flow, setting: Setting, work: Work):
 
 def check_options(options: Flow, dtype) -> np.ndarray:
     """The step sizes, the largest first; refuses what cannot be run."""
-    for name in ("points", "starts", "samples", "num_matvecs", "max_steps"):
-        check_count(getattr(options, name), name)
-    check_count(options.curvature_points, "curvature_points", least=2)
-    for name in ("seed", "dense_limit"):
-        check_count(getattr(options, name), name, least=0)
-    for name in ("step_size", "time", "radius", "rtol", "atol", "escape_radius"):
-        check_positive(getattr(options, name), name)
-    if options.flow_step is not None:
-        check_positive(options.flow_step, "flow_step")
-    for ratio in options.ratios:
-        check_count(ratio, "--ratios", least=2)
     if options.time < options.step_size:
         raise ValueError(
             f"--time takes at least one step of {options.step_size:g}, but got {options.time:g}; lengthen it"
@@ -125,7 +113,7 @@ def starting_points(options: Flow, loss: LossFn, dim: int, dtype) -> np.ndarray:
             raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
         return points
     network = isinstance(_inside(loss), NetworkRisk)
-    spread = (1.0 if network else _SPREAD) if options.spread is None else check_positive(options.spread, "spread")
+    spread = (1.0 if network else _SPREAD) if options.spread is None else options.spread
     if network:
         return training.random_networks(options.loss, loss, options.starts, spread, options.seed, dtype)
     return np.asarray(sampling.gaussian(jax.random.key(options.seed), options.starts, dim, spread, dtype=dtype))

@@ -15,7 +15,7 @@ import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, stability, theory, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_resolution, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.multipliers import Multipliers, stability_diagram
@@ -94,7 +94,7 @@ def measure(options: Multipliers, setting: Setting, work: Work):
 
 def total_lanes(options: Multipliers) -> int:
     """How many orbits the engine runs."""
-    steps, betas = check_resolution(options.resolution, 2)
+    steps, betas = options.resolution
     return steps * (betas if options.rule in optimisers.MOMENTUM else 1)
 
 
@@ -232,20 +232,8 @@ def _check(options: Multipliers, dtype) -> None:
             f"{', '.join(optimisers.KNOWN)}, or look at its orbits"
         )
     check_step_sizes(options.step_size, dtype)
-    check_resolution(options.resolution, 2)
-    for name in ("num_steps", "every"):
-        check_count(getattr(options, name), name)
-    for name in ("displacement", "spread"):
-        check_positive(getattr(options, name), name)
-    if options.nu is not None:
-        check_positive(options.nu, "nu")
     if options.every > options.num_steps:
         raise ValueError(f"--every {options.every} leaves nothing of the --num-steps {options.num_steps}; lower it")
-    low, high = options.betas
-    if not 0 <= low < high < 1:
-        raise ValueError(f"--betas takes two momenta, 0 <= first < last < 1, but got {low} and {high}")
-    if min(options.resolution) < 2:
-        raise ValueError(f"--resolution takes at least 2 step sizes and 2 momenta, but got {options.resolution}")
 
 
 def _start(options: Multipliers, dim: int, dtype) -> np.ndarray:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from gdstab import ensembles, orbits, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_step_sizes
+from gdstab._validate import check_box, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
@@ -41,7 +41,6 @@ def prepare(options: Orbit) -> Setting:
     """Build and check everything."""
     loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
-    check_count(options.num_steps, "num_steps", least=0)
     boxes = _boxes(options, loss)
     starts = _starts(options, boxes, dim).astype(dtype)
     size = starts.size * (options.num_steps + 1) * dtype.itemsize

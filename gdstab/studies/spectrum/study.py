@@ -9,7 +9,7 @@ import xarray as xr
 
 from gdstab import curvature, ensembles, orbits, sampling, updates
 from gdstab._types import LossFn, Point
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.studies import building
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.spectrum import Spectrum
@@ -29,11 +29,6 @@ def prepare(options: Spectrum) -> Setting:
     """Build and check everything."""
     loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
-    for name in ("every", "samples", "num_matvecs"):
-        check_count(getattr(options, name), name)
-    for name, least in (("num_steps", 0), ("num_probes", 2), ("dense_limit", 0)):
-        check_count(getattr(options, name), name, least=least)
-    check_positive(options.spread, "spread")
     start = _start(options, dim, dtype)
     points = {"orbit": options.num_steps + 1, "minima": options.samples, "point": 1}[options.where]
     size = points * dim * dtype.itemsize
