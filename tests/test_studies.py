@@ -177,7 +177,7 @@ def test_one_orbit_of_many_parameters(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start": (1.0, 2.0, 3.0)}, "points of 2 numbers"),
+        ({"start": (1.0, 2.0, 3.0)}, "takes 2 numbers for each point"),
         ({"step_sizes": (0.1, 0.2, 0.3), "boxes": (WIDE, CLOSE)}, "--boxes takes one box for all"),
         ({"loss": options.Scalar(depth=3)}, "--start"),
         ({"num_steps": -1}, "--num-steps"),

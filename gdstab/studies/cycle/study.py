@@ -79,8 +79,7 @@ def measure(options: Cycle, setting: Setting, work: Work):
 def check_options(options: Cycle, dim: int, dtype) -> None:
     """Refuse what cannot be run."""
     check_step_sizes(options.step_size, dtype)
-    if len(options.start) % dim:
-        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
+    building.given_points(options, dim, dtype)
     if not 0 <= options.coordinate < dim:
         raise ValueError(f"--coordinate takes the index of a parameter, 0 to {dim - 1}, but got {options.coordinate}")
     low, high = limits(options)
@@ -103,7 +102,7 @@ def limits(options: Cycle) -> tuple[float, float]:
 def starting_points(options: Cycle, dim: int, dtype) -> np.ndarray:
     """The points given, or random ones, [points, dim]."""
     if options.start:
-        return np.asarray(options.start, dtype).reshape(-1, dim)
+        return building.given_points(options, dim, dtype)
     box = (options.box,) * dim
     return np.asarray(sampling.box(jax.random.key(options.seed), options.starts, box, dtype=dtype))
 

@@ -105,13 +105,8 @@ def check_options(options: Flow, dtype) -> np.ndarray:
 
 def starting_points(options: Flow, loss: LossFn, dim: int, dtype) -> np.ndarray:
     """The points given, or random ones, [points, dim]."""
-    if len(options.start) % dim:
-        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
     if options.start:
-        points = np.asarray(options.start, dtype).reshape(-1, dim)
-        if not np.isfinite(points).all():
-            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
-        return points
+        return building.given_points(options, dim, dtype)
     network = isinstance(_inside(loss), NetworkRisk)
     spread = (1.0 if network else _SPREAD) if options.spread is None else options.spread
     if network:

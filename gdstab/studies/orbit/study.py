@@ -95,12 +95,7 @@ def _boxes(options: Orbit, loss: LossFn) -> np.ndarray:
 def _starts(options: Orbit, boxes: np.ndarray, dim: int) -> np.ndarray:
     """Initial points `[panels, orbits, dim]`."""
     if options.start:
-        if len(options.start) % dim:
-            raise ValueError(f"--start takes points of {dim} numbers each, but got {len(options.start)} numbers")
-        if not np.isfinite(options.start).all():
-            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
-        points = np.reshape(options.start, (1, -1, dim))
-        return np.repeat(points, len(boxes), axis=0)
+        return np.repeat(building.given_points(options, dim, float)[None], len(boxes), axis=0)
     if dim != 2:
         raise ValueError(f"the loss has {dim} parameters: give the initial points with --start, {dim} numbers each")
     return boxes[:, None, :, 0] + np.asarray(FAN) * (boxes[:, None, :, 1] - boxes[:, None, :, 0])
