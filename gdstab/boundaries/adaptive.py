@@ -104,9 +104,7 @@ class AdaptiveHeatmap(Picture):
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
-        data = {
-            "level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"}),
-        }
+        data = {"level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"})}
         if self.label is not None:
             data["label"] = (self.axes, self.label, {"long_name": "what the orbit converged to"})
         dataset = self._dataset(data, _NUMBERS)

@@ -204,13 +204,7 @@ def _part_files(folder: Path) -> list[Path]:
 
 
 def begin(
-    path,
-    configuration: dict,
-    *,
-    bytes_needed: int = 0,
-    overwrite: bool = False,
-    resume: bool = False,
-    process: int = 0,
+    path, configuration: dict, *, bytes_needed: int = 0, overwrite: bool = False, resume: bool = False, process: int = 0
 ) -> Record:
     """Open a directory for a run, or say why not.
 

@@ -72,7 +72,4 @@ def draw(record: records.Record) -> dict:
     values, reach = (dataset[name].values @ np.array([1, 1j]) for name in ("multipliers", "numerical_range"))
     here = figures.MultiplierMap(options.rule, options.step_size, options.beta, values, reach)
     edge = figures.StabilityEdge(options.rule, options.step_size, *orbit, critical_curvature(options))
-    return {
-        "figure": figures.draw_multipliers(figures.StabilityPlane(*plane), here),
-        "orbit": figures.draw_edge(edge),
-    }
+    return {"figure": figures.draw_multipliers(figures.StabilityPlane(*plane), here), "orbit": figures.draw_edge(edge)}

@@ -16,18 +16,7 @@ from gdstab.studies.options.checking import check
 from gdstab.studies.options.losses import Loss
 from gdstab.studies.tables import plain
 
-__all__ = [
-    "Box",
-    "Interval",
-    "Loss",
-    "RuleName",
-    "Update",
-    "check",
-    "configuration",
-    "describe",
-    "parse_range",
-    "read",
-]
+__all__ = ["Box", "Interval", "Loss", "RuleName", "Update", "check", "configuration", "describe", "parse_range", "read"]
 
 _LOSSES = {kind.__name__: kind for kind in typing.get_args(Loss)}
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is

@@ -85,16 +85,7 @@ class PlaneOptions:
 
 
 RuleName: TypeAlias = Literal[
-    "descent",
-    "heavy-ball",
-    "nesterov",
-    "rmsprop",
-    "adam",
-    "adamw",
-    "adagrad",
-    "lion",
-    "sign",
-    "normalised",
+    "descent", "heavy-ball", "nesterov", "rmsprop", "adam", "adamw", "adagrad", "lion", "sign", "normalised"
 ]
 
 

@@ -118,14 +118,7 @@ class FigureD3(FigureD1):
     """directory of the results"""
 
 
-FIGURES = {
-    "A.1a": FigureA1a,
-    "A.1b": FigureA1b,
-    "A.2": FigureA2,
-    "D.1": FigureD1,
-    "D.2": FigureD2,
-    "D.3": FigureD3,
-}
+FIGURES = {"A.1a": FigureA1a, "A.1b": FigureA1b, "A.2": FigureA2, "D.1": FigureD1, "D.2": FigureD2, "D.3": FigureD3}
 """By name: the options of each. `D.1` is drawn by `gdstab.studies.reproduce.d_1`, and so on."""
 
 
