@@ -141,12 +141,9 @@ def orbit_diagram(
             new = min(size, room.total - first)
             progress(new, new * updates)
     return OrbitDiagram(
-        step_sizes=step_sizes,
-        **room.fields(),
-        edges=None if not bins else np.linspace(low, high, bins + 1),
-        lane_steps=room.total * updates,
-        run_seconds=time.perf_counter() - begin,
-    )
+        step_sizes=step_sizes, **room.fields(), edges=None if not bins else np.linspace(low, high, bins + 1),
+        lane_steps=room.total * updates, run_seconds=time.perf_counter() - begin,
+    )  # fmt: skip
 
 
 class _Orbit(eqx.Module):

@@ -108,13 +108,9 @@ def hysteresis(
     nudges = (nudge * (1 + np.arange(num_starts) / num_starts)).astype(dtype)
     (escaped_up, up), (escaped_down, down) = map_points(sweep, (starts, nudges), chunk=chunk_size(rule, starts))
     return Hysteresis(
-        step_sizes=sizes,
-        up=up.swapaxes(0, 1),
-        down=down.swapaxes(0, 1)[::-1],
-        escaped_up=escaped_up.T,
-        escaped_down=escaped_down.T[::-1],
-        run_seconds=time.perf_counter() - begin,
-    )
+        step_sizes=sizes, up=up.swapaxes(0, 1), down=down.swapaxes(0, 1)[::-1], escaped_up=escaped_up.T,
+        escaped_down=escaped_down.T[::-1], run_seconds=time.perf_counter() - begin,
+    )  # fmt: skip
 
 
 class _Sweep(eqx.Module):

@@ -175,21 +175,11 @@ def uncertainty_exponent(
     line = fit(counts, scales, usable, wiggle, significance)
     rng = np.random.default_rng(np.asarray(jax.random.bits(key_bootstrap, (4,), np.uint32)))
     return UncertaintyExponent(
-        exponent=line.slope,
-        interval=bootstrap(counts, line, wiggle, resamples, confidence, rng),
-        amplitude=float(np.exp(line.level)),
-        p_value=line.p_value,
-        scales=scales,
-        hits=counts.hits,
-        undecided=undecided,
-        used=line.used,
-        precision_limited=limited,
-        samples=samples,
-        saturation=saturation,
-        rounding_share=noise / samples,
-        axes=len(sides),
-        lane_steps=plain.lane_steps + dithered.lane_steps,
-    )
+        exponent=line.slope, interval=bootstrap(counts, line, wiggle, resamples, confidence, rng),
+        amplitude=float(np.exp(line.level)), p_value=line.p_value, scales=scales, hits=counts.hits, undecided=undecided,
+        used=line.used, precision_limited=limited, samples=samples, saturation=saturation,
+        rounding_share=noise / samples, axes=len(sides), lane_steps=plain.lane_steps + dithered.lane_steps,
+    )  # fmt: skip
 
 
 class Counts(NamedTuple):

@@ -255,14 +255,10 @@ def centre_stable(
     blocks = scipy.linalg.block_diag(split.stable, split.unstable), np.linalg.inv(split.unstable)
     start = 1 + float(jnp.linalg.norm(z)) if radius is None else check_positive(radius, "radius")
     made = CentreStable(
-        step,
-        z,
-        *(jnp.asarray(array, z.dtype) for array in (Q, np.linalg.inv(Q), *blocks)),
-        jnp.asarray(split.multipliers, np.result_type(z.dtype, np.complex64)),
-        jnp.asarray(start, z.dtype),
-        _length(split, eps),
-        max_iterations,
-    )
+        step, z, *(jnp.asarray(array, z.dtype) for array in (Q, np.linalg.inv(Q), *blocks)),
+        jnp.asarray(split.multipliers, np.result_type(z.dtype, np.complex64)), jnp.asarray(start, z.dtype),
+        _length(split, eps), max_iterations,
+    )  # fmt: skip
     return _widened(made) if radius is None else made
 
 

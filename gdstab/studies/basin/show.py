@@ -61,17 +61,13 @@ def picture(options: Basin, summary: dict) -> figures.Shares:
     shares = {name: np.array([row["counts"][name] / row["samples"] for row in rows]) for name in rows[0]["counts"]}
     between = np.isfinite(exact).any() and len(eta) > 1
     return figures.Shares(
-        step_sizes=eta,
-        converged=np.array([row["share"] for row in rows]),
-        interval=np.array([row["interval"] for row in rows]),
-        cycling=shares["cycling"],
+        step_sizes=eta, converged=np.array([row["share"] for row in rows]),
+        interval=np.array([row["interval"] for row in rows]), cycling=shares["cycling"],
         undecided=np.array([row["undecided_bounds"][1] - row["undecided_bounds"][0] for row in rows]),
-        confidence=summary["confidence"],
-        exact=exact,
+        confidence=summary["confidence"], exact=exact,
         curve=exact_curve(options, eta, summary["critical_step"]) if between else None,
-        critical_step=summary["critical_step"],
-        left=shares["diverged"] + shares["nonfinite"],
-    )
+        critical_step=summary["critical_step"], left=shares["diverged"] + shares["nonfinite"],
+    )  # fmt: skip
 
 
 def exact_curve(options: Basin, eta: np.ndarray, critical: float | None) -> tuple[np.ndarray, np.ndarray]:

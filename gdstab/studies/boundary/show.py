@@ -81,16 +81,12 @@ def exponent(record: records.Record) -> boundaries.UncertaintyExponent:
     dataset, summary = record.dataset, record.summary["uncertainty"]
     fields = ("hits", "undecided", "used", "precision_limited")
     return boundaries.UncertaintyExponent(
-        exponent=_or_nan(summary["exponent"]),
-        interval=tuple(map(_or_nan, summary["interval"])),
-        amplitude=float(dataset["amplitude"]),
-        p_value=_or_nan(summary["p_value"]),
-        scales=dataset["scale"].values,
+        exponent=_or_nan(summary["exponent"]), interval=tuple(map(_or_nan, summary["interval"])),
+        amplitude=float(dataset["amplitude"]), p_value=_or_nan(summary["p_value"]), scales=dataset["scale"].values,
         **{name: dataset[name].values for name in fields},
-        **{name: summary[name] for name in ("samples", "saturation", "rounding_share")},
-        axes=2,
+        **{name: summary[name] for name in ("samples", "saturation", "rounding_share")}, axes=2,
         lane_steps=record.summary["lane_steps"] - dataset.attrs["lane_steps"],
-    )
+    )  # fmt: skip
 
 
 def _or_nan(value: float | None) -> float:

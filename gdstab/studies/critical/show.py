@@ -59,12 +59,8 @@ def picture(record: records.Record) -> figures.Stable:
         measured = {name: dataset[name].values for name in ("trapped", "stable_length")}
         exact = {"step_size": fine, **exact_curves(product, options.box, fine)}
     return figures.Stable(
-        step_sizes=step_sizes,
-        share=np.array([row["share"] for row in summary["rows"]]),
-        interval=np.array([row["wilson"] for row in summary["rows"]]),
-        thresholds=2 / dataset["sharpness"].values,
-        critical_step=summary["critical_step"],
-        exact_critical_step=summary["exact_critical_step"],
-        measured=measured,
+        step_sizes=step_sizes, share=np.array([row["share"] for row in summary["rows"]]),
+        interval=np.array([row["wilson"] for row in summary["rows"]]), thresholds=2 / dataset["sharpness"].values,
+        critical_step=summary["critical_step"], exact_critical_step=summary["exact_critical_step"], measured=measured,
         exact=exact,
-    )
+    )  # fmt: skip

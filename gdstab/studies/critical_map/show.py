@@ -55,12 +55,8 @@ def picture(record: records.Record) -> figures.CriticalMap:
             return scalar.ellipse_curve(step_size, product.target, product.scale)
 
     return figures.CriticalMap(
-        eta=dataset["eta"].values,
-        flagged=dataset["flag"].values,
-        all_converge=np.isinf(dataset["high"].values) & ~dataset["flag"].values,
-        box=options.box,
-        axes=tuple(map(str, dataset["eta"].dims)),
-        critical_step=record.summary["theory"]["critical_step"],
-        minima=minima,
-        level_line=lines,
-    )
+        eta=dataset["eta"].values, flagged=dataset["flag"].values,
+        all_converge=np.isinf(dataset["high"].values) & ~dataset["flag"].values, box=options.box,
+        axes=tuple(map(str, dataset["eta"].dims)), critical_step=record.summary["theory"]["critical_step"],
+        minima=minima, level_line=lines,
+    )  # fmt: skip
