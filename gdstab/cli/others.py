@@ -9,7 +9,7 @@ from typing import Literal
 from gdstab.cli import driver, process, report
 from gdstab.studies.options.reproduce import FIGURES, options_of
 from gdstab.studies.phases import Phase
-from gdstab.studies.tables import table
+from gdstab.studies.tables import columns
 
 _PACKAGES = ("jaxlib", "equinox", "optax", "xarray", "zarr", "tyro", "matplotlib")
 
@@ -73,7 +73,7 @@ def claims(arguments: Sequence[str]) -> int:
             options.paper, options.only, options.out, progress=progress, overwrite=options.overwrite,
             resume=options.resume,
         )  # fmt: skip
-    print(table([("statement", "verdict", "seconds"), *map(_line, rows)]))
+    print(columns([("statement", "verdict", "seconds"), *map(_line, rows)]))
     for row in statements.unexpected(rows):
         print(f"{row['id']}: {row.get('error') or _surprise(row)}")
     print(f"Results: {options.out}")
@@ -131,7 +131,7 @@ def info(arguments: Sequence[str]) -> int:
     found.pop("finished")
     found["compilation_cache"] = jax.config.jax_compilation_cache_dir
     found |= {name: _version(name) for name in _PACKAGES}
-    print(table(found.items()))
+    print(columns(found.items()))
     if found["platform"] == "tpu":
         print("\nOn a TPU use --precision 32; non-symmetric eigenvalues are computed on the host.")
     return 0

@@ -102,7 +102,7 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
             )  # fmt: skip
         axes.plot([], [], "o", color=colour, markerfacecolor="white", markersize=3.8,
                   label=rf"$\eta = {shares.step_size:g}$")  # fmt: skip
-    rungs = [f"${name}$\n{_loss(levels[name])}" if name in levels else name for name in names]
+    rungs = [f"${name}$\n$L = {style.scientific(levels[name], 3)}$" if name in levels else name for name in names]
     axes.set(xscale="log", xlim=(least / 4, 1.7), ylim=(len(names) - 0.5, -0.5), xlabel="share of the starts, 95 %")
     axes.set_yticks(range(len(names)), rungs)
     axes.tick_params(axis="y", length=0)
@@ -110,11 +110,6 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
         line = "-" if row == len({*levels, "zero"} & set(names)) else ":"
         axes.axhline(row - 0.5, color="#999999", linewidth=0.6, linestyle=line)
     axes.legend(**_BELOW, ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0)
-
-
-def _loss(value: float) -> str:
-    power = int(np.floor(np.log10(value)))
-    return rf"$L = {value / 10.0**power:.3g} \times 10^{{{power}}}$"
 
 
 def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping[str, float]) -> None:

@@ -102,6 +102,12 @@ def axis_name(name: str) -> str:
     return f"${name[0]}_{{{name[1:]}}}$"
 
 
+def scientific(value: float, digits: int = 2) -> str:
+    """A positive number in mathematics, as so many digits times a power of ten."""
+    power = int(np.floor(np.log10(value)))
+    return rf"{value / 10.0**power:.{digits}g} \times 10^{{{power}}}"
+
+
 def draw_image(axes: Axes, image, box, names=None, *, labelpad=None, interpolation="antialiased", **more) -> AxesImage:
     """An image over a box, its first axis to the right, its sides as long as they are; `names` of the parameters."""
     (left, right), (bottom, top) = box

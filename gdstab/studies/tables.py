@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
-def table(rows: Iterable[Sequence]) -> str:
+def columns(rows: Iterable[Sequence]) -> str:
     """Columns of text, the first flush left and the others flush right.
 
-    >>> print(table([("converged", "4"), ("cycling", "12")]))
+    >>> print(columns([("converged", "4"), ("cycling", "12")]))
     converged   4
     cycling    12
     """

@@ -8,8 +8,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted, number, timing
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted, number, timing
 from gdstab.theory import known
 
 _FINE = 400  # step sizes on the exact curve

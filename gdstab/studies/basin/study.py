@@ -75,19 +75,12 @@ def count(options: Basin, setting: Setting, work: Work) -> tuple[basins.Measure,
     if options.chunk is None:  # pieces are known by their first points, however they were numbered
         finished = {tally.start: tally for tally in finished.values()}
     common = {
-        "stopping": setting.stopping,
-        "volume": setting.volume,
-        "classify": stability.classify,
-        "kinds": stability.Kind,
-        "confidence": options.confidence,
-        "progress": work.progress,
-        "finished": finished,
+        "stopping": setting.stopping, "volume": setting.volume, "classify": stability.classify, "kinds": stability.Kind,
+        "confidence": options.confidence, "progress": work.progress, "finished": finished,
         "on_chunk": lambda number, tally: work.record.commit(number, **tally.arrays()),
-        "share": (work.team.number, work.team.size),
-        "gather": work.team.gather,
-        "chunk": chunk,
+        "share": (work.team.number, work.team.size), "gather": work.team.gather, "chunk": chunk,
         "pace": ensembles.Pace(chunk) if options.chunk is None else None,
-    }
+    }  # fmt: skip
     what = updates.gradient_descent(), setting.loss, setting.step_sizes, setting.source
     if options.width is None:
         return basins.measure(*what, **common), None
@@ -117,19 +110,12 @@ def summarise(options: Basin, setting: Setting, measured: basins.Measure, stoppe
     sequential = None
     if stopped is not None:
         sequential = {
-            "width": options.width,
-            "reached": stopped.reached,
-            "widths": stopped.widths,
-            "looks": stopped.look,
+            "width": options.width, "reached": stopped.reached, "widths": stopped.widths, "looks": stopped.look,
             "confidence_of_each_look": measured.confidence,
-        }
+        }  # fmt: skip
     return {
-        **picked(measured, "samples", "design", "volume"),
-        **picked(options, "distribution", "confidence"),
-        "critical_step": setting.known.critical_step,
-        "rows": rows,
-        "differences": measured.differences(),
-        "sequential": sequential,
-        "lane_steps": measured.tally.lane_steps.sum(),
+        **picked(measured, "samples", "design", "volume"), **picked(options, "distribution", "confidence"),
+        "critical_step": setting.known.critical_step, "rows": rows, "differences": measured.differences(),
+        "sequential": sequential, "lane_steps": measured.tally.lane_steps.sum(),
         **picked(measured, "compile_seconds", "run_seconds"),
-    }
+    }  # fmt: skip

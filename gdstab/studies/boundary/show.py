@@ -6,7 +6,7 @@ from gdstab import boundaries, figures, records
 from gdstab.studies import building
 from gdstab.studies.boundary.study import names
 from gdstab.studies.options import read
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns
 
 
 def table(summary: dict) -> str:

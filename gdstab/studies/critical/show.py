@@ -6,8 +6,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.critical.study import exact_curves
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import known
 
 _FINE = 601  # step sizes on the exact curves

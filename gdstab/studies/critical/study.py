@@ -80,17 +80,13 @@ def summarise(setting: Setting, flattest: minima.Flattest, tops: np.ndarray, cur
     intervals = np.transpose(estimators.wilson_interval(stable, tops.size))
     columns = {"step_size": step_sizes, "stable": stable, "share": stable / tops.size, "wilson": intervals} | curves
     return {
-        "flattest": flattest.sharpness,
-        "flattest_at": np.asarray(flattest.theta, float),
-        "exact_flattest": exact,
+        "flattest": flattest.sharpness, "flattest_at": np.asarray(flattest.theta, float), "exact_flattest": exact,
         "relative_error": abs(flattest.sharpness / exact - 1) if exact else None,
-        "reached_from_starts": flattest.reached,
-        "critical_step": 2 / flattest.sharpness,
-        "exact_critical_step": setting.known.critical_step,
-        "minima": tops.size,
+        "reached_from_starts": flattest.reached, "critical_step": 2 / flattest.sharpness,
+        "exact_critical_step": setting.known.critical_step, "minima": tops.size,
         "thresholds": dict(zip(map(str, QUANTILES), np.quantile(2 / tops, QUANTILES), strict=True)),
         "rows": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
-    }
+    }  # fmt: skip
 
 
 def figure_1b(options: Critical, setting: Setting, dtype) -> dict[str, np.ndarray]:

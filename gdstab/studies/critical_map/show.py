@@ -6,8 +6,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.heatmap.study import hyperbola_in
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted, timing
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted, timing
 from gdstab.theory import known, scalar
 
 

@@ -83,19 +83,16 @@ def summarise(found: boundaries.CriticalSteps, setting: Setting, options: Critic
     kinds = np.bincount(found.kind[found.kind >= 0], minlength=len(stability.Kind))
     against = compare(eta, setting.source, options, setting.known)
     return {
-        "cells": eta.size,
-        "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
-        "flagged": (~found.interval).sum(),
-        "flagged_share": (~found.interval).mean(),
+        "cells": eta.size, "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
+        "flagged": (~found.interval).sum(), "flagged_share": (~found.interval).mean(),
         "none_converges": (found.interval & (found.low == 0)).sum(),
         "all_converge": (found.interval & np.isinf(found.high)).sum(),
         "above": {verdict.name.lower(): at_high[verdict] for verdict in basins.ORDER},
         "kinds": {kind.name.lower(): kinds[kind] for kind in stability.Kind} if options.kinds else None,
         "moved": found.moved.sum(),
-        "theory": {name: "inf" if value == np.inf else value for name, value in against.items()},
-        "orbits": found.lanes,
+        "theory": {name: "inf" if value == np.inf else value for name, value in against.items()}, "orbits": found.lanes,
         **picked(found, "lane_steps", "compile_seconds", "run_seconds"),
-    }
+    }  # fmt: skip
 
 
 def compare(eta: np.ndarray, source: GridSource, options: CriticalMap, what: Known) -> dict:

@@ -159,17 +159,11 @@ def summarise(options: Cycle, setting: Setting, search: Search, followed: list) 
                      if point["kind"] == "flip"])  # fmt: skip
     different = flips[np.diff(flips, prepend=-1.0) > 1e-9 * flips]  # mirror images double at the same step size
     return {
-        **picked(options, "rule", "step_size"),
-        "starts": starts,
-        "outcomes": search.counts,
-        "cycles": [_cycle(found, starts) for found in search.attractors],
-        "unassigned": search.unassigned,
-        "range": list(limits(options)),
-        "branches": branches,
-        "doublings": different,
-        "theory": exact(options, under_descent(options, setting.loss), search),
-        "lane_steps": search.lane_steps,
-    }
+        **picked(options, "rule", "step_size"), "starts": starts, "outcomes": search.counts,
+        "cycles": [_cycle(found, starts) for found in search.attractors], "unassigned": search.unassigned,
+        "range": list(limits(options)), "branches": branches, "doublings": different,
+        "theory": exact(options, under_descent(options, setting.loss), search), "lane_steps": search.lane_steps,
+    }  # fmt: skip
 
 
 def exact(options: Cycle, product: theory.Product | None, search: Search) -> dict | None:
@@ -179,11 +173,9 @@ def exact(options: Cycle, product: theory.Product | None, search: Search) -> dic
     reduced, unit = product.reduced(options.step_size), product.reduced(1.0)
     known = {
         "doublings": [symmetric_line.PERIOD_TWO / unit, symmetric_line.PERIOD_FOUR / unit],
-        "accumulation": symmetric_line.ACCUMULATION / unit,
-        "last_bounded": symmetric_line.LAST_BOUNDED / unit,
-        "period_two_multipliers": None,
-        "period_two_error": None,
-    }
+        "accumulation": symmetric_line.ACCUMULATION / unit, "last_bounded": symmetric_line.LAST_BOUNDED / unit,
+        "period_two_multipliers": None, "period_two_error": None,
+    }  # fmt: skip
     if reduced > 1:
         pair = symmetric_line.period_two_multipliers(reduced)
         known["period_two_multipliers"] = pair
@@ -198,24 +190,18 @@ def exact(options: Cycle, product: theory.Product | None, search: Search) -> dic
 def _cycle(found: Attractor, starts: int) -> dict:
     cycle = found.cycle
     return {
-        **picked(cycle, "period", "neutral", "radius", "stable", "residual"),
-        "theta": np.asarray(cycle.theta, float),
-        "multipliers": _complex(cycle.multipliers),
-        "lanes": found.lanes,
-        "share": found.lanes / starts,
+        **picked(cycle, "period", "neutral", "radius", "stable", "residual"), "theta": np.asarray(cycle.theta, float),
+        "multipliers": _complex(cycle.multipliers), "lanes": found.lanes, "share": found.lanes / starts,
         "interval": estimators.wilson_interval(found.lanes, starts),
-    }
+    }  # fmt: skip
 
 
 def _branch(rule: UpdateRule, loss: LossFn, branch: bifurcation.Branch) -> dict:
     return {
-        **picked(branch, "period", "neutral", "ends"),
-        "points": len(branch.step_sizes),
-        "from": branch.step_sizes.min(),
-        "to": branch.step_sizes.max(),
-        "share_stable": branch.stable.mean(),
+        **picked(branch, "period", "neutral", "ends"), "points": len(branch.step_sizes),
+        "from": branch.step_sizes.min(), "to": branch.step_sizes.max(), "share_stable": branch.stable.mean(),
         "bifurcations": [_point(rule, loss, point) for point in branch.bifurcations],
-    }
+    }  # fmt: skip
 
 
 def _point(rule: UpdateRule, loss: LossFn, point: bifurcation.Bifurcation) -> dict:

@@ -13,8 +13,7 @@ from gdstab.studies import building
 from gdstab.studies.escape import Escape, saddle_manifold
 from gdstab.studies.escape.relu_levels import Ladder, level_name, make_ladder
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import relu
 
 _POINTS = 401  # of a realisation

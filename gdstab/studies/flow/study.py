@@ -85,12 +85,10 @@ def measure(options: Flow, setting: Setting, work: Work):
         ways.append(follow(setting.loss, start, setting.step_sizes, options))
         count(work.progress)
     return to_dataset(ways), {
-        "parameters": setting.starts.shape[1],
-        "step_sizes": setting.step_sizes,
-        "kinks": has_kinks(setting.loss),
+        "parameters": setting.starts.shape[1], "step_sizes": setting.step_sizes, "kinks": has_kinks(setting.loss),
         "ways": [summarise(setting.loss, way) for way in ways],
         "figures": ["figure", *(f"start_{number}" for number in range(1, len(ways)))],
-    }
+    }  # fmt: skip
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:
@@ -223,18 +221,12 @@ def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
     rounding = rounding * (np.linalg.norm(way.start) + found.travelled[number, : last + 1])
     held, known = distance <= bound + error + rounding, np.isfinite(bound) & (distance > 10 * error)
     return {
-        "step_size": eta,
-        "largest": distance.max(),
-        "end": distance[last],
-        "travelled": found.travelled[number, last],
-        "drift": way.drift[number, : last + 1].max(),
-        "loss": found.loss[number, last],
-        "bound_until": tube.holds_until(way.times, bound),
-        "local_bound_until": tube.holds_until(way.times, local),
-        "bound_holds": bool(held.all()),
-        "looseness": (bound[known] / distance[known])[-1] if known.any() else None,
+        "step_size": eta, "largest": distance.max(), "end": distance[last], "travelled": found.travelled[number, last],
+        "drift": way.drift[number, : last + 1].max(), "loss": found.loss[number, last],
+        "bound_until": tube.holds_until(way.times, bound), "local_bound_until": tube.holds_until(way.times, local),
+        "bound_holds": bool(held.all()), "looseness": (bound[known] / distance[known])[-1] if known.any() else None,
         "above_threshold_from": float(grid[above[0]]) if above.size else None,
-    }
+    }  # fmt: skip
 
 
 def to_dataset(ways: list[Way]) -> xr.Dataset:

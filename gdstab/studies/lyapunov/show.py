@@ -6,8 +6,7 @@ import numpy as np
 
 from gdstab import basins, figures, records
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 
 _REGIMES = tuple(kind.name.lower() for kind in basins.BOUNDED)
 _MOST_ROWS = 36

@@ -5,8 +5,7 @@ import numpy as np
 from gdstab import figures, records
 from gdstab.studies.multipliers.study import critical_curvature
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted
 
 _MOST = 12  # multipliers in the table
 
