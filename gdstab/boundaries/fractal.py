@@ -165,7 +165,7 @@ def uncertainty_exponent(
     build = functools.partial(
         Classifier, loss=loss, step_size=step_size, stopping=stopping, label=label, devices=devices, progress=progress
     )
-    plain, dithered = build(rule), build(_dithered(rule))
+    plain, dithered = build(rule), build(rule._replace(step=functools.partial(_step_dithered, rule)))
     base = plain(points)
     counts, undecided = _count(plain, base, points, directions, scales)
     noise = _flipped(base, dithered(points))
@@ -305,12 +305,9 @@ def _undecided(classes) -> np.ndarray:
     return outcome_of(classes) == Outcome.UNDECIDED
 
 
-def _dithered(rule: UpdateRule) -> UpdateRule:
-    """The rule with every number of its state one rounding too large after each step."""
-    return rule._replace(step=functools.partial(_step_dithered, rule))
-
-
 def _step_dithered(rule, loss, state, step_size):
+    """A step of the rule, every number of its state one rounding too large."""
+
     def push(leaf):
         return leaf * (1 + jnp.finfo(leaf.dtype).eps) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 

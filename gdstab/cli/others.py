@@ -73,19 +73,13 @@ def claims(arguments: Sequence[str]) -> int:
             options.paper, options.only, options.out, progress=progress, overwrite=options.overwrite,
             resume=options.resume,
         )  # fmt: skip
-    print(columns([("statement", "verdict", "seconds"), *map(_line, rows)]))
+    lines = [(row["id"], "error" if row.get("error") else row["verdict"], f"{row['seconds']:.2f}") for row in rows]
+    print(columns([("statement", "verdict", "seconds"), *lines]))
     for row in statements.unexpected(rows):
-        print(f"{row['id']}: {row.get('error') or _surprise(row)}")
+        said = row.get("error") or f"{row['verdict']}, but expected: {row['expected']}"
+        print(f"{row['id']}: {said}")
     print(f"Results: {options.out}")
     return statements.exit_code(rows)
-
-
-def _line(row: dict) -> tuple[str, str, str]:
-    return row["id"], "error" if row.get("error") else row["verdict"], f"{row['seconds']:.2f}"
-
-
-def _surprise(row: dict) -> str:
-    return f"{row['verdict']}, but expected: {row['expected']}"
 
 
 def draw(arguments: Sequence[str]) -> int:

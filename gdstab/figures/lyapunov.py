@@ -77,7 +77,8 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
             axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False,
                       label="closed form, at one step size")  # fmt: skip
     _mark_critical(axes, found, label=True)
-    seen = np.concatenate([part[np.isfinite(part)] for part in (middle, _column(found.across)) if part is not None])
+    drawn = [middle] if found.across is None else [middle, found.across[:, 0]]
+    seen = np.concatenate([part[np.isfinite(part)] for part in drawn])
     if seen.size:
         bottom, top = max(seen.min(), -1.2), max(seen.max(), 0.1)
         axes.set_ylim(min(bottom, -0.1) - 0.05 * (top - bottom), top + 0.45 * (top - bottom))
@@ -86,10 +87,6 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
         fontsize=7, loc="upper left", ncols=2, handlelength=2.2, columnspacing=1.0, frameon=True, edgecolor="none"
     )
     axes.set_title("(a) largest Lyapunov exponent of bounded orbits")
-
-
-def _column(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else values[:, 0]
 
 
 def _draw_shares(axes: Axes, found: Exponents) -> None:

@@ -18,6 +18,7 @@ from gdstab.studies import building
 from gdstab.studies.bifurcation import Bifurcation, cascades
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.updates import UpdateRule
 
@@ -153,8 +154,7 @@ def summarise(
         "observations": diagram.counts.sum(),
         "outside": diagram.outside.sum(),
         "value_range": diagram.edges[[0, -1]],
-        "lane_steps": diagram.lane_steps,
-        "run_seconds": diagram.run_seconds,
+        **picked(diagram, "lane_steps", "run_seconds"),
         "rows": [
             {"step_size": step_size, "bounded": share, "period": None if period < 0 else period}
             for step_size, share, period in rows

@@ -120,22 +120,19 @@ def compare(eta: np.ndarray, source: GridSource, options: CriticalMap, what: Kno
 
 def _dataset(found: boundaries.CriticalSteps, setting: Setting) -> xr.Dataset:
     meanings = {"flag_values": [int(v) for v in Outcome], "flag_meanings": " ".join(v.name.lower() for v in Outcome)}
+    kinds = " ".join(f"{kind.value}:{kind.name.lower()}" for kind in stability.Kind) + " -1:unknown"
     variables = {
         "eta": (found.eta, {"long_name": "critical step of the cell: middle of its bracket"}),
         "low": (found.low, {"long_name": "largest step size that converges; 0 if none does"}),
         "high": (found.high, {"long_name": "smallest step size above that does not; inf if all converge"}),
         "flag": (~found.interval, {"long_name": "the converging step sizes are no interval"}),
         "outcome": (found.outcome, {"long_name": "how the orbit ends at high", **meanings}),
-        "kind": (found.kind, {"long_name": "what the orbit converges to at low", "flag_meanings": _kind_names()}),
+        "kind": (found.kind, {"long_name": "what the orbit converges to at low", "flag_meanings": kinds}),
         "moved": (found.moved, {"long_name": "the centre is a critical point and was moved"}),
     }
     axes, source = setting.axes, setting.source
     data = {name: (axes, source.to_grid(values), attrs) for name, (values, attrs) in variables.items()}
     return xr.Dataset(data, dict(zip(axes, _centres(setting), strict=True)), {"scan": found.step_sizes.tolist()})
-
-
-def _kind_names() -> str:
-    return " ".join(f"{kind.value}:{kind.name.lower()}" for kind in stability.Kind) + " -1:unknown"
 
 
 def _centres(setting: Setting) -> list[np.ndarray]:

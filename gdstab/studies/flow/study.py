@@ -139,7 +139,7 @@ def follow(loss: LossFn, start: np.ndarray, step_sizes: np.ndarray, options: Flo
     """Flow and descent with every step size from one start, and the curvature along the way that the flow came."""
     found = flow.deviation(
         loss, jnp.asarray(start), step_sizes, options.time, points=options.points, estimate_error=True,
-        observe=_itself, rtol=options.rtol, atol=options.atol, step=flow_step(options, loss),
+        observe=itself, rtol=options.rtol, atol=options.atol, step=flow_step(options, loss),
         max_steps=options.max_steps, escape_radius=options.escape_radius,
     )  # fmt: skip
     found = jax.tree.map(np.asarray, found)
@@ -263,5 +263,6 @@ def _pad(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, rest, constant_values=-1 if values.dtype.kind == "i" else np.nan)
 
 
-def _itself(theta):
+def itself(theta):
+    """What is kept of a point: all of it."""
     return theta

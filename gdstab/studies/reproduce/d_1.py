@@ -11,7 +11,7 @@ from gdstab import data, ensembles, figures, flow, records
 from gdstab._numerics import check_precision
 from gdstab.losses import ConvolutionalNetwork, FullyConnected, NetworkRisk
 from gdstab.studies import training
-from gdstab.studies.flow.study import drifts, order
+from gdstab.studies.flow.study import drifts, itself, order
 from gdstab.studies.options.reproduce import FigureD1
 from gdstab.studies.phases import SAVING, Phase, count
 from gdstab.studies.reproduce.study import Row
@@ -105,7 +105,7 @@ def train(
     smooth = isinstance(model, FullyConnected) and model.activation == "linear"
     found = flow.deviation(
         loss, start, step_sizes, options.num_steps * options.step_size, points=options.points, estimate_error=True,
-        observe=_itself, rtol=options.rtol, atol=options.atol,
+        observe=itself, rtol=options.rtol, atol=options.atol,
         step=None if smooth else options.step_size / options.flow_steps,
     )  # fmt: skip
     accuracy = float(loss.accuracy(found.flow_theta))
@@ -211,7 +211,3 @@ def _changes(errors: np.ndarray, distances: np.ndarray) -> str:
     with np.errstate(invalid="ignore"):
         shares = 100 * errors.max(axis=1) / distances.max(axis=1)
     return f"{shares[0]:.2g}%, {shares[-1]:.2g}%"
-
-
-def _itself(theta):
-    return theta
