@@ -24,8 +24,8 @@ from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss
-from gdstab.stability.maps import tangent_map
 from gdstab.updates import UpdateRule
+from gdstab.updates.rules import tangent_map
 
 DENSE_LIMIT = 256
 """Largest state whose whole spectrum is found: a step then factorises a matrix of that size."""

@@ -70,21 +70,6 @@ def jacobian(
     return matrix
 
 
-def tangent_map(rule, loss: LossFn, state: State, step_size) -> tuple[State, Callable]:
-    """The next state, and the map on tangent vectors, which are the floating-point leaves of a state."""
-    moving, fixed = eqx.partition(state, eqx.is_inexact_array)
-
-    def step(moving):
-        moved = rule.step(loss, eqx.combine(moving, fixed), step_size)
-        return eqx.filter(moved, jax.tree.map(eqx.is_inexact_array, state))
-
-    def push(tangent):
-        with jax.default_matmul_precision("highest"):
-            return jax.jvp(step, (moving,), (tangent,))[1]
-
-    return rule.step(loss, state, step_size), push
-
-
 def coarseness(state: State) -> float:
     """The rounding of the coarsest floating-point leaf of a state: some rules gather in single precision."""
     return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(eqx.filter(state, eqx.is_inexact_array)))
