@@ -44,37 +44,7 @@ _NAMES = {
     "settle": "orbits",
 }
 
-__all__ = [
-    "Outcome",
-    "StoppingRule",
-    "UpdateRule",
-    "basins",
-    "bifurcation",
-    "boundaries",
-    "claims",
-    "curvature",
-    "data",
-    "ensembles",
-    "estimators",
-    "figures",
-    "flow",
-    "from_optax",
-    "gradient_descent",
-    "losses",
-    "lyapunov",
-    "minima",
-    "orbits",
-    "outcomes",
-    "records",
-    "rollout",
-    "run",
-    "sampling",
-    "settle",
-    "stability",
-    "studies",
-    "theory",
-    "updates",
-]
+__all__ = sorted([*_MODULES, *_NAMES])  # noqa: PLE0605 (each is written once)
 
 
 def __getattr__(name: str):

@@ -25,6 +25,7 @@ from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss
 from gdstab.updates import UpdateRule
+from gdstab.updates.rules import tangent_map
 
 DENSE_LIMIT = 256
 """Largest state whose whole spectrum is found: a step then factorises a matrix of that size."""
@@ -242,12 +243,8 @@ def _measurable(found: Average, rule: UpdateRule) -> Average:
     bounded = jnp.isfinite(sum_squares(rule.theta(found.state)))
     rough = bounded & ~jnp.all(found.value <= most)  # -inf where the map loses a dimension is right
     if isinstance(rough, jax.core.Tracer):
-        value = jnp.where(rough, jnp.nan, found.value)
-        return eqx.tree_at(
-            lambda tree: (tree.value, tree.standard_error),
-            found,
-            (value, jnp.where(rough, jnp.inf, found.standard_error)),
-        )
+        unknown = jnp.where(rough, jnp.nan, found.value), jnp.where(rough, jnp.inf, found.standard_error)
+        return eqx.tree_at(lambda tree: (tree.value, tree.standard_error), found, unknown)
     if rough:
         raise ValueError(
             "expected an update map with a derivative along the orbit, got exponents that no orbit can have in this "
@@ -294,7 +291,7 @@ def batch_means(means: Float[Array, "blocks *num"]) -> tuple[Float[Array, "*num"
 def _turn(rule, loss, step_size, carry):
     """One update of a state and of the frame above it, in rows; with the logarithms of the diagonal of R."""
     state, frame = carry
-    moved, push = _tangent_map(rule, loss, step_size, state)
+    moved, push = tangent_map(rule, loss, state, step_size)
     unravel = _unravel(state)
     rows = jax.vmap(lambda row: ravel_pytree(push(unravel(row)))[0])(frame)
     frame, diagonal = _orthonormal(rows)
@@ -304,7 +301,7 @@ def _turn(rule, loss, step_size, carry):
 def _push(rule, loss, step_size, carry):
     """One update of a state and of a unit tangent vector; with the logarithm of its growth."""
     state, tangent = carry
-    moved, push = _tangent_map(rule, loss, step_size, state)
+    moved, push = tangent_map(rule, loss, state, step_size)
     tangent, growth = _unit(push(tangent))
     return (moved, tangent), jnp.log(growth)
 
@@ -317,21 +314,6 @@ class _Look(NamedTuple):
     def __call__(self, rule, loss, step_size, carry):
         state, _ = carry
         return (rule.step(loss, state, step_size), None), self.observe(loss, state, step_size)
-
-
-def _tangent_map(rule, loss, step_size, state) -> tuple[State, Callable]:
-    """The next state, and the map on tangent vectors, which are the floating-point leaves of a state."""
-    moving, fixed = eqx.partition(state, eqx.is_inexact_array)
-
-    def step(moving):
-        moved = rule.step(loss, eqx.combine(moving, fixed), step_size)
-        return eqx.filter(moved, jax.tree.map(eqx.is_inexact_array, state))
-
-    def push(tangent):
-        with jax.default_matmul_precision("highest"):
-            return jax.jvp(step, (moving,), (tangent,))[1]
-
-    return rule.step(loss, state, step_size), push
 
 
 def _unit(tangent) -> tuple[Any, Scalar]:

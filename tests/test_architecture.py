@@ -15,7 +15,7 @@ import gdstab
 
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
-    {"_types", "_validate", "_numerics", "_sorting", "_staging", "_identity", "_guard", "_compiling", "_reads"}
+    {"_types", "_validate", "_numerics", "_staging", "_identity", "_guard", "_compiling", "_reads"}
     | {"_arguments", "_trials", "_clocks"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},

@@ -287,7 +287,7 @@ def test_single_precision_counts_nearly_the_same(study, tmp_path):
         ({"samples": 0}, "samples"),
         ({"step_sizes": "0.3:0.1:4"}, "low:high"),
         ({"step_sizes": "-1,2"}, "positive"),
-        ({"box": (-4.0, 4.0, 1.0)}, "2 or 4 numbers"),
+        ({"box": (-4.0, 4.0, 1.0)}, "odd number of values"),
         ({"box": (-4.0, 4.0) * 3}, "2 or 4 numbers"),
         ({"box": (4.0, -4.0)}, "low < high"),
         ({"chunk": 0}, "chunk"),
@@ -297,8 +297,8 @@ def test_single_precision_counts_nearly_the_same(study, tmp_path):
         ({"distribution": "ball", "radius": 0.0}, "radius"),
         ({"distribution": "stratified", "cells": (3, 3, 3)}, "--cells"),
         ({"distribution": "xavier", "loss": options.Rosenbrock()}, "another --distribution"),
-        ({"max_steps": -1}, "max_steps"),
-        ({"max_period": 1}, "max_period"),
+        ({"max_steps": -1}, "--max-steps"),
+        ({"max_period": 1}, "--max-period"),
     ],
 )
 def test_bad_input_leaves_no_directory(change, message, tmp_path):

@@ -10,8 +10,8 @@ from gdstab import bifurcation as bif
 from gdstab import figures, records
 from gdstab.cli import main, process
 from gdstab.studies import bifurcation, building, options, work
-from gdstab.studies.bifurcation import cascades, observing, show
-from gdstab.studies.bifurcation.study import _differences, measure, prepare
+from gdstab.studies.bifurcation import cascades, show
+from gdstab.studies.bifurcation.study import _differences, draw_starts, measure, observer, prepare
 from gdstab.studies.tables import plain
 from gdstab.theory import symmetric_line
 
@@ -180,7 +180,7 @@ def test_a_box_of_starts_and_the_loss(tmp_path):
     zero = np.searchsorted(diagram.edges, 0.0) - 1
     assert diagram.counts[0, zero] == 4 * 32
     assert np.count_nonzero(diagram.counts[2]) > 10
-    points = observing.draw_starts(asked, 2, np.dtype("float32"))
+    points = draw_starts(asked, 2, np.dtype("float32"))
     assert points.shape == (4, 2)
     assert (points[:, 0] != points[:, 1]).all()
 
@@ -241,7 +241,7 @@ def test_the_figure_says_what_it_must(study, diagram, asked, tmp_path):
     loss, _ = building.build_loss(asked.loss)
     loop = bif.hysteresis(
         building.build_rule(asked), loss, [0.4, 0.6, 0.8], np.ones((2, 2)), settle=10, kept=4,
-        observe=observing.observer("diagonal", loss),
+        observe=observer("diagonal", loss),
     )  # fmt: skip
     figure = figures.draw_bifurcation(diagram, marks, hysteresis=loop)
     main_axes, strip, sweeps = figure.axes[:3]

@@ -8,7 +8,7 @@ from scipy import special, stats
 from scipy.optimize import brentq
 
 from gdstab import boundaries, sampling
-from gdstab.boundaries import _scaling, basin_entropy, uncertainty_exponent
+from gdstab.boundaries import basin_entropy, fractal, uncertainty_exponent
 from gdstab.losses import RegularisedProduct, ScalarProduct, VectorProduct
 from gdstab.outcomes import StoppingRule
 from gdstab.theory import scalar
@@ -183,7 +183,7 @@ def test_entropy_of_bad_input(key):
 def nested_counts(rng, share, samples=2**15):
     """Samples that hit all scales from a random one on, with the share asked for at every scale."""
     hit = rng.random(samples)[:, None] < share[None, :]
-    return _scaling.Counts.of(hit @ (1 << np.arange(len(share))), len(share))
+    return fractal.Counts.of(hit @ (1 << np.arange(len(share))), len(share))
 
 
 def test_law_and_its_interval_are_found(rng):
@@ -191,8 +191,8 @@ def test_law_and_its_interval_are_found(rng):
     covered = 0
     for _ in range(100):
         counts = nested_counts(rng, 0.2 * scales**exponent)
-        line = _scaling.fit(counts, scales, counts.hits >= 30, 0.0, 0.01)
-        low, high = _scaling.bootstrap(counts, line, 0.0, 400, 0.95, rng)
+        line = fractal.fit(counts, scales, counts.hits >= 30, 0.0, 0.01)
+        low, high = fractal.bootstrap(counts, line, 0.0, 400, 0.95, rng)
         covered += low < exponent < high
     assert covered >= 88  # 95 expected, less what the selection of the range costs; binomial
     assert line.used.sum() >= 6
@@ -202,17 +202,17 @@ def test_bent_law_is_fitted_only_where_it_is_straight(rng):
     scales = 0.5 ** np.arange(14)
     share = 0.3 * np.where(scales > 2.0**-6, scales**0.1 * 2.0**-2.4, scales**0.5)  # meet at 2^-6
     counts = nested_counts(rng, share, 2**20)
-    line = _scaling.fit(counts, scales, np.ones(14, bool), 0.0, 0.05)
+    line = fractal.fit(counts, scales, np.ones(14, bool), 0.0, 0.05)
     np.testing.assert_array_equal(np.flatnonzero(line.used), np.arange(6, 14))
     assert line.slope == pytest.approx(0.5, abs=0.02)
 
 
 def test_no_range_no_exponent(rng):
     counts = nested_counts(rng, np.array([0.2, 0.1, 0.05, 0.025]))
-    line = _scaling.fit(counts, 0.5 ** np.arange(4), np.array([True, True, True, False]), 0.02, 0.05)
+    line = fractal.fit(counts, 0.5 ** np.arange(4), np.array([True, True, True, False]), 0.02, 0.05)
     assert np.isnan(line.slope)
     assert not line.used.any()
-    assert np.isnan(_scaling.bootstrap(counts, line, 0.02, 100, 0.95, rng)).all()
+    assert np.isnan(fractal.bootstrap(counts, line, 0.02, 100, 0.95, rng)).all()
 
 
 # The uncertainty exponent

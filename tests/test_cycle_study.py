@@ -160,14 +160,14 @@ def test_options_are_complete():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"max_period": 0}, "max_period: expected an integer of at least 1"),
-        ({"starts": 0}, "starts: expected an integer"),
-        ({"doublings": -1}, "doublings: expected an integer of at least 0"),
+        ({"max_period": 0}, "--max-period takes an integer of at least 1"),
+        ({"starts": 0}, "--starts takes an integer"),
+        ({"doublings": -1}, "--doublings takes an integer of at least 0"),
         ({"start": (1.0, 2.0, 3.0)}, "2 numbers for each point"),
-        ({"box": (1.0, 1.0)}, "low and a high end"),
+        ({"box": (1.0, 1.0)}, "low end and a higher one"),
         ({"coordinate": 2}, "index of a parameter, 0 to 1"),
         ({"step_sizes": (0.6, 0.7)}, "around the step size 0.55"),
-        ({"step_size": -0.1}, "positive finite step sizes"),
+        ({"step_size": -0.1}, "positive finite number"),
     ],
 )
 def test_bad_input_leaves_no_directory(tmp_path, wrong, message):

@@ -9,7 +9,7 @@ from gdstab import records
 from gdstab.cli import commands
 from gdstab.outcomes import Outcome
 from gdstab.studies import building, options, run
-from gdstab.studies.escape import level_clock, relu_levels, saddle_manifold, show
+from gdstab.studies.escape import relu_levels, saddle_manifold, show
 from gdstab.studies.escape import study as escape
 from gdstab.studies.escape import summary as escape_summary
 from gdstab.studies.escape.relu_levels import CYCLING, GONE, NOT_CONVERGED, OFF_LADDER, ZERO
@@ -68,7 +68,7 @@ def test_who_rests_at_a_saddle_goes_on(tmp_path):
     theta = np.stack([saddle, saddle, saddle])
     theta[1, 2] += 1e-11  # the breakpoint comes inside: the neuron wakes up
     theta[2, 2] -= 1e-3  # inactive for good: a local minimum, which is left alone
-    rule = level_clock.descent_with_clock(tuple(setting.ladder.values.tolist()), 0.1)
+    rule = relu_levels.descent_with_clock(tuple(setting.ladder.values.tolist()), 0.1)
     loss = relu.risk(theta)
     ends = relu_levels.classify_ends(setting.ladder, theta, loss, np.full(3, Outcome.CONVERGED))
     assert [relu.CriticalType(int(kind)).name for kind in ends.kind] == ["SADDLE_A", "SADDLE_A", "LOCAL_MINIMUM"]

@@ -134,8 +134,8 @@ def test_a_loss_without_curvature_and_one_whose_tube_leaves_its_domain(power, kn
         ({"time": 0.05}, "at least one step of 0.1"),
         ({"ratios": (1,)}, "--ratios"),
         ({"radius": 0.0}, "radius"),
-        ({"start": (np.nan, 1.0)}, "finite numbers"),
-        ({"dense_limit": -1}, "dense_limit"),
+        ({"start": (np.nan, 1.0)}, "--start takes a finite number"),
+        ({"dense_limit": -1}, "--dense-limit"),
     ],
 )
 def test_bad_options_leave_no_directory(changed, message, tmp_path):

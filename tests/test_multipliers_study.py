@@ -11,7 +11,6 @@ from gdstab.cli import main, process
 from gdstab.studies import building, multipliers, options
 from gdstab.studies.multipliers import show, stability_diagram
 from gdstab.studies.multipliers.stability_diagram import Diagram, Verdict
-from gdstab.studies.multipliers.study import _start
 from gdstab.theory import optimisers
 
 SMALL = {"resolution": (24, 10), "num_steps": 200, "every": 10}
@@ -89,7 +88,7 @@ def test_second_moment_of_the_orbit_is_that_of_a_plain_loop(adam):
     """By the definition, in NumPy: the bias-corrected average of squared gradients of c (1 - xy)^2."""
     dataset = adam.record.dataset
     asked = options.Multipliers(rule="adam", beta2=0.99, num_steps=4000, step_size=0.1)
-    theta = _start(asked, 2, np.dtype(float)).copy()
+    theta = building.one_start(asked, 2, np.dtype(float)).copy()
     m, nu = np.zeros(2), np.zeros(2)
     for step in range(1, 31):
         gradient = -2 * (1 - theta.prod()) * theta[::-1]

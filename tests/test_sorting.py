@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdstab._sorting import running_sums, sort_rows, unsort_rows
+from gdstab.losses.relu_spline import running_sums, sort_rows, unsort_rows
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 16])

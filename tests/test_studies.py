@@ -11,7 +11,7 @@ from gdstab import basins, losses, records
 from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building, heatmap, options, orbit
-from gdstab.studies.heatmap import selfcheck, show
+from gdstab.studies.heatmap import show
 from gdstab.studies.heatmap import study as study_of_heatmaps
 from gdstab.studies.orbit.study import CLOSE, WIDE
 from gdstab.theory import scalar
@@ -122,7 +122,7 @@ def test_a_wrong_verdict_is_found_and_its_distance(study):
     wrong = dataclasses.replace(found, outcome=outcome)
     none = np.zeros(0, np.int64)
     kinds = basins.Kinds({}, none, none.astype(np.int8), np.zeros((0, 3), np.int32))
-    found = selfcheck.compare(wrong, kinds, 1.0, 1.0)
+    found = study_of_heatmaps.compare(wrong, kinds, 1.0, 1.0)
     assert (found["contradictions"], found["contradictions_beyond_one_diagonal"]) == (3, 2)
 
 
@@ -132,7 +132,7 @@ def test_distance_to_the_ellipse_against_a_dense_curve(rng):
         curve = np.stack([along * np.cos(angle), across * np.sin(angle)], axis=1)
         points = np.concatenate([rng.uniform(-6, 6, (20, 2)), [[0, 0], [1e-9, 0], [0, 0.05], [along, 0], [4.9, 0]]])
         dense = [np.linalg.norm(curve - point, axis=1).min() for point in points]
-        np.testing.assert_allclose(selfcheck.distance_to_ellipse(points, along, across), dense, atol=1e-4)
+        np.testing.assert_allclose(study_of_heatmaps.distance_to_ellipse(points, along, across), dense, atol=1e-4)
 
 
 def test_overlay_lies_on_the_minima():
@@ -177,10 +177,10 @@ def test_one_orbit_of_many_parameters(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"start": (1.0, 2.0, 3.0)}, "points of 2 numbers"),
+        ({"start": (1.0, 2.0, 3.0)}, "takes 2 numbers for each point"),
         ({"step_sizes": (0.1, 0.2, 0.3), "boxes": (WIDE, CLOSE)}, "--boxes takes one box for all"),
         ({"loss": options.Scalar(depth=3)}, "--start"),
-        ({"num_steps": -1}, "num_steps"),
+        ({"num_steps": -1}, "--num-steps"),
     ],
 )
 def test_bad_orbits_are_refused(change, message, tmp_path):

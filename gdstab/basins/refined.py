@@ -255,18 +255,7 @@ def _refine(ends: ensembles.EnsembleResult, lanes, seen: "_Seen", inside, counte
     }
 
 
-_REGIMES = np.array(
-    [
-        {
-            Outcome.CONVERGED: Regime.CONVERGED,
-            Outcome.CYCLING: Regime.PERIODIC,
-            Outcome.DIVERGED: Regime.DIVERGED,
-            Outcome.NONFINITE: Regime.NONFINITE,
-        }.get(outcome, Regime.UNDECIDED)
-        for outcome in Outcome
-    ],
-    np.int8,
-)
+_REGIMES = np.array([Regime.PERIODIC if o is Outcome.CYCLING else Regime[o.name] for o in Outcome], np.int8)
 """The regime that each outcome begins with."""
 
 

@@ -6,10 +6,9 @@ there are bounded ones. `follow` and `sweep` continue one cycle, `doublings` cli
 """
 
 from gdstab.bifurcation.bounded import LastBounded, last_bounded
-from gdstab.bifurcation.cascade import Cascade, doubled, doublings
+from gdstab.bifurcation.cascade import Cascade, Followed, doubled, doublings, explore
 from gdstab.bifurcation.continuation import Branch, cycle_points, follow, sweep
 from gdstab.bifurcation.diagrams import OrbitDiagram, orbit_diagram
-from gdstab.bifurcation.exploring import Followed, explore
 from gdstab.bifurcation.hysteresis import Hysteresis, hysteresis
 from gdstab.bifurcation.normal_forms import FlipForm, flip_form, predicted_amplitude
 from gdstab.bifurcation.points import Bifurcation, Kind

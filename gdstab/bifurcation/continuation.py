@@ -296,12 +296,9 @@ def _event(system: System, kind: Kind, point: Point) -> Bifurcation:
 def _branch(system: System, points: list[Point], found: list, neutral: int, ends: tuple[str, str]) -> Branch:
     states = [system.state(point.x) for point in points]
     return Branch(
-        period=system.period,
-        step_sizes=np.array([point.step_size for point in points]),
+        period=system.period, step_sizes=np.array([point.step_size for point in points]),
         states=jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *states),
-        multipliers=np.stack([point.multipliers for point in points]),
-        neutral=neutral,
-        stable=np.array([is_stable(point.multipliers, neutral) for point in points]),
-        bifurcations=tuple(found),
+        multipliers=np.stack([point.multipliers for point in points]), neutral=neutral,
+        stable=np.array([is_stable(point.multipliers, neutral) for point in points]), bifurcations=tuple(found),
         ends=ends,
-    )
+    )  # fmt: skip

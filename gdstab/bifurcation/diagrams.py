@@ -141,12 +141,9 @@ def orbit_diagram(
             new = min(size, room.total - first)
             progress(new, new * updates)
     return OrbitDiagram(
-        step_sizes=step_sizes,
-        **room.fields(),
-        edges=None if not bins else np.linspace(low, high, bins + 1),
-        lane_steps=room.total * updates,
-        run_seconds=time.perf_counter() - begin,
-    )
+        step_sizes=step_sizes, **room.fields(), edges=None if not bins else np.linspace(low, high, bins + 1),
+        lane_steps=room.total * updates, run_seconds=time.perf_counter() - begin,
+    )  # fmt: skip
 
 
 class _Orbit(eqx.Module):
@@ -206,21 +203,16 @@ class _Room:
     def fields(self) -> dict:
         """As `OrbitDiagram` names them."""
         escaped, period, state, values = jax.tree.map(lambda *leaves: np.concatenate(leaves), *self.parts)
-        shape = self.steps, self.starts
+        shape, counts, outside = (self.steps, self.starts), None, None
         escaped = escaped.reshape(shape)
-        kept = None if self.bins else values.reshape(*shape, -1)
-        found = {
-            "escaped": escaped,
-            "period": period.reshape(shape),
-            "state": jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), state),
-            "values": kept,
-            "counts": None,
-            "outside": None,
-        }
         if self.bins:
             spared = np.count_nonzero(escaped, axis=1) * self.kept
-            found |= {"counts": self.counts[:, :-1], "outside": self.counts[:, -1] - spared}
-        return found
+            counts, outside = self.counts[:, :-1], self.counts[:, -1] - spared
+        return {
+            "escaped": escaped, "period": period.reshape(shape),
+            "state": jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), state),
+            "values": None if self.bins else values.reshape(*shape, -1), "counts": counts, "outside": outside,
+        }  # fmt: skip
 
 
 def _slab_size(total: int, kept: int, bins: int) -> int:

@@ -103,24 +103,14 @@ def hysteresis(
     if not (np.isfinite(nudge) and nudge >= 0):
         raise ValueError(f"nudge: expected a finite number of at least 0, got {nudge}; 0 moves nothing")
     walk = Walk(rule, loss, escape(starts, escape_radius))
-    sweep = _Sweep(
-        walk,
-        check_observe(observe, starts),
-        settle,
-        kept,
-        jnp.asarray(sizes),
-        magnitude(*(np.abs(leaf).max() for leaf in jax.tree.leaves(starts))),
-    )
+    unit = magnitude(*(np.abs(leaf).max() for leaf in jax.tree.leaves(starts)))
+    sweep = _Sweep(walk, check_observe(observe, starts), settle, kept, jnp.asarray(sizes), unit)
     nudges = (nudge * (1 + np.arange(num_starts) / num_starts)).astype(dtype)
     (escaped_up, up), (escaped_down, down) = map_points(sweep, (starts, nudges), chunk=chunk_size(rule, starts))
     return Hysteresis(
-        step_sizes=sizes,
-        up=up.swapaxes(0, 1),
-        down=down.swapaxes(0, 1)[::-1],
-        escaped_up=escaped_up.T,
-        escaped_down=escaped_down.T[::-1],
-        run_seconds=time.perf_counter() - begin,
-    )
+        step_sizes=sizes, up=up.swapaxes(0, 1), down=down.swapaxes(0, 1)[::-1], escaped_up=escaped_up.T,
+        escaped_down=escaped_down.T[::-1], run_seconds=time.perf_counter() - begin,
+    )  # fmt: skip
 
 
 class _Sweep(eqx.Module):
@@ -141,10 +131,7 @@ class _Sweep(eqx.Module):
             return nudge.astype(leaf.dtype) * (self.unit + jnp.abs(leaf))
 
         def at_one(state, step_size):
-            change = jax.tree.map(
-                lambda leaf: nudge.astype(leaf.dtype) * (self.unit + jnp.abs(leaf)), rule.theta(state)
-            )
-            state = shifted(rule, state, change)
+            state = shifted(rule, state, jax.tree.map(change, rule.theta(state)))
             state = self.walk.advance(state, step_size, self.settle)
             state, values = self.walk.observe(state, step_size, self.kept, self.observe)
             escaped = ~self.walk.inside(state)

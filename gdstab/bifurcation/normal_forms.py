@@ -112,14 +112,9 @@ def _flip_form(rule, loss, state, eta, period, rank_tol):
         turned = jax.jvp(lambda y, e: jax.jvp(lambda z: G(z, e), (y,), (q,))[1], (x, eta), (shift, jnp.ones_like(eta)))
         drift = (quadratic - (identity - A) @ bend) / 2
     return FlipForm(
-        multiplier=jnp.vdot(p, turned[0]),
-        slope=jnp.vdot(p, turned[1]),
-        coefficient=jnp.vdot(p, cubic) / 6 + jnp.vdot(p, mixed) / 2,
-        direction=q,
-        bend=bend,
-        shift=shift,
-        drift=drift,
-    )
+        multiplier=jnp.vdot(p, turned[0]), slope=jnp.vdot(p, turned[1]),
+        coefficient=jnp.vdot(p, cubic) / 6 + jnp.vdot(p, mixed) / 2, direction=q, bend=bend, shift=shift, drift=drift,
+    )  # fmt: skip
 
 
 def predicted_amplitude(form: FlipForm, step_size, flip_step_size):

@@ -117,12 +117,7 @@ class Quadtree:
         return classes
 
 
-def paint(
-    picture: Int[np.ndarray, "n0 n1"],
-    level: int,
-    squares: Int64[np.ndarray, " squares"],
-    values,
-) -> None:
+def paint(picture: Int[np.ndarray, "n0 n1"], level: int, squares: Int64[np.ndarray, " squares"], values) -> None:
     """Write one value to all cells of each square, in place."""
     side = 1 << level
     blocks = picture.reshape(picture.shape[0] // side, side, picture.shape[1] // side, side)

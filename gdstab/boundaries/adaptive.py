@@ -104,9 +104,7 @@ class AdaptiveHeatmap(Picture):
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` on the two axes, with the meaning of the codes in the attributes."""
-        data = {
-            "level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"}),
-        }
+        data = {"level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"})}
         if self.label is not None:
             data["label"] = (self.axes, self.label, {"long_name": "what the orbit converged to"})
         dataset = self._dataset(data, _NUMBERS)
@@ -119,15 +117,12 @@ class AdaptiveHeatmap(Picture):
         outcome = dataset["outcome"].values
         origin, directions, _ = parse_plane(plane, dim)
         return cls(
-            outcome=outcome,
-            label=dataset["label"].values if "label" in dataset else None,
+            outcome=outcome, label=dataset["label"].values if "label" in dataset else None,
             probes=Probes(*dataset.attrs["probes"]),
             tree=Quadtree.of_mesh(dataset["level"].values, dataset.attrs["levels"]),
-            source=GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype),
-            box=box,
-            axes=axes,
+            source=GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype), box=box, axes=axes,
             **{name: dataset.attrs[name] for name in _NUMBERS},
-        )
+        )  # fmt: skip
 
 
 def adaptive_heatmap(
@@ -222,20 +217,11 @@ def adaptive_heatmap(
         rounds += _close(tree, source, classify)
     classes = tree.filled()
     return AdaptiveHeatmap(
-        outcome=classes if label is None else outcome_of(classes),
-        label=None if label is None else label_of(classes),
-        lanes=classify.lanes,
-        probes=probes,
-        rounds=rounds,
-        tree=tree,
-        source=source,
-        step_size=float(step_size),
-        box=sides,
-        axes=axes,
-        lane_steps=classify.lane_steps,
-        compile_seconds=classify.compile_seconds,
+        outcome=classes if label is None else outcome_of(classes), label=None if label is None else label_of(classes),
+        lanes=classify.lanes, probes=probes, rounds=rounds, tree=tree, source=source, step_size=float(step_size),
+        box=sides, axes=axes, lane_steps=classify.lane_steps, compile_seconds=classify.compile_seconds,
         run_seconds=time.perf_counter() - begin - classify.compile_seconds,
-    )
+    )  # fmt: skip
 
 
 def check_coarse(shape: tuple[int, int], coarse=None) -> int:

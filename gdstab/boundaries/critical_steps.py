@@ -186,13 +186,10 @@ def critical_step(
             on_part(parts[-1])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in CriticalPart._fields[2:8]}
     return CriticalSteps(
-        **arrays,
-        step_sizes=ladder,
-        lanes=sum(part.lanes for part in parts),
-        lane_steps=sum(part.lane_steps for part in parts),
-        compile_seconds=seconds,
+        **arrays, step_sizes=ladder, lanes=sum(part.lanes for part in parts),
+        lane_steps=sum(part.lane_steps for part in parts), compile_seconds=seconds,
         run_seconds=time.perf_counter() - begin - seconds,
-    )
+    )  # fmt: skip
 
 
 def _kinds(trial: Trial, step_sizes: np.ndarray, classify: Callable | None) -> np.ndarray:
@@ -202,13 +199,9 @@ def _kinds(trial: Trial, step_sizes: np.ndarray, classify: Callable | None) -> n
     if classify is not None and rows.size:
         points = trial.points[rows]
         kind[rows], _ = classify_ends(
-            trial.rule,
-            trial.loss,
-            lambda some: points[some],
-            step_sizes[rows],
-            stopping=trial.stopping,
+            trial.rule, trial.loss, lambda some: points[some], step_sizes[rows], stopping=trial.stopping,
             classify=classify,
-        )
+        )  # fmt: skip
     return kind
 
 

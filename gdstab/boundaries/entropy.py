@@ -42,13 +42,7 @@ class BasinEntropy:
 
 
 def basin_entropy(
-    labels,
-    side: int = 5,
-    *,
-    key: Array,
-    boxes: int | None = None,
-    resamples: int = 2000,
-    confidence: float = 0.95,
+    labels, side: int = 5, *, key: Array, boxes: int | None = None, resamples: int = 2000, confidence: float = 0.95
 ) -> BasinEntropy:
     r"""Basin entropy and boundary basin entropy of a picture (Daza et al., Sci. Rep. 6:31416, 2016).
 

@@ -1,25 +1,32 @@
-"""How rough a basin boundary is: uncertainty exponent and dimension, from the verdicts of random pairs of points."""
+"""How rough a basin boundary is: uncertainty exponent and dimension, from the verdicts of random pairs of points.
+
+The exponent is that of a power law through shares that were counted at several scales on the same samples.
+"""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy import stats
 
 from gdstab import sampling
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_dtype
 from gdstab.basins import parse_plane
-from gdstab.boundaries._scaling import LEAST_SCALES, Counts, bootstrap, fit
 from gdstab.boundaries.verdicts import Classifier, outcome_of
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
 LEAST_HITS = 30
 """Pairs that must disagree at a scale before its share is used: its logarithm is then nearly normal."""
+LEAST_SCALES = 4
+"""Scales that a line is fitted to, at the least."""
 ROUNDINGS = 32
 """Distances below this many roundings of the largest coordinate are set by the floating-point grid."""
 
@@ -158,7 +165,7 @@ def uncertainty_exponent(
     build = functools.partial(
         Classifier, loss=loss, step_size=step_size, stopping=stopping, label=label, devices=devices, progress=progress
     )
-    plain, dithered = build(rule), build(_dithered(rule))
+    plain, dithered = build(rule), build(rule._replace(step=functools.partial(_step_dithered, rule)))
     base = plain(points)
     counts, undecided = _count(plain, base, points, directions, scales)
     noise = _flipped(base, dithered(points))
@@ -168,21 +175,91 @@ def uncertainty_exponent(
     line = fit(counts, scales, usable, wiggle, significance)
     rng = np.random.default_rng(np.asarray(jax.random.bits(key_bootstrap, (4,), np.uint32)))
     return UncertaintyExponent(
-        exponent=line.slope,
-        interval=bootstrap(counts, line, wiggle, resamples, confidence, rng),
-        amplitude=float(np.exp(line.level)),
-        p_value=line.p_value,
-        scales=scales,
-        hits=counts.hits,
-        undecided=undecided,
-        used=line.used,
-        precision_limited=limited,
-        samples=samples,
-        saturation=saturation,
-        rounding_share=noise / samples,
-        axes=len(sides),
-        lane_steps=plain.lane_steps + dithered.lane_steps,
-    )
+        exponent=line.slope, interval=bootstrap(counts, line, wiggle, resamples, confidence, rng),
+        amplitude=float(np.exp(line.level)), p_value=line.p_value, scales=scales, hits=counts.hits, undecided=undecided,
+        used=line.used, precision_limited=limited, samples=samples, saturation=saturation,
+        rounding_share=noise / samples, axes=len(sides), lane_steps=plain.lane_steps + dithered.lane_steps,
+    )  # fmt: skip
+
+
+class Counts(NamedTuple):
+    """Which scales each sample hits: the different patterns of hits, and how many samples show each of them."""
+
+    patterns: np.ndarray  # [patterns, scales], 0 or 1
+    times: np.ndarray  # [patterns]
+
+    @classmethod
+    def of(cls, codes: np.ndarray, scales: int) -> "Counts":
+        """From one integer per sample, whose bit i says whether scale i was hit."""
+        found, times = np.unique(codes, return_counts=True)
+        return cls((found[:, None] >> np.arange(scales)) & 1, times)
+
+    @property
+    def samples(self) -> int:
+        """How many there are."""
+        return int(self.times.sum())
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Samples that hit, per scale."""
+        return self.times @ self.patterns
+
+
+class Line(NamedTuple):
+    """The line `ln share = level + slope * ln scale`, nan where no range of scales allows one."""
+
+    slope: float
+    level: float
+    p_value: float
+    used: np.ndarray
+    weights: np.ndarray  # the slope is their product with the logarithms of the shares used
+
+
+def fit(counts: Counts, scales, usable, wiggle: float, significance: float) -> Line:
+    """Fit the longest run of usable scales on which chi-square does not reject a line; of equal ones, the best fit."""
+    none = Line(math.nan, math.nan, math.nan, np.zeros(len(scales), bool), np.zeros(0))
+    for length in range(int(usable.sum()), LEAST_SCALES - 1, -1):
+        starts = [i for i in range(len(scales) - length + 1) if usable[i : i + length].all()]
+        lines = [_fit_range(counts, scales, slice(i, i + length), wiggle) for i in starts]
+        best = max(lines, key=lambda line: line.p_value, default=none)
+        if best.p_value > significance:
+            return best
+    return none
+
+
+def _fit_range(counts: Counts, scales, part: slice, wiggle: float) -> Line:
+    """Generalised least squares: shares at different scales come from the same samples, and are correlated."""
+    patterns, size = counts.patterns[:, part], counts.samples
+    joint = (patterns * counts.times[:, None]).T @ patterns / size
+    share = np.diag(joint)
+    covariance = (joint / np.outer(share, share) - 1) / size + wiggle**2 * np.eye(len(share))
+    design = np.stack([np.ones(len(share)), np.log(scales[part])], axis=1)
+    logs = np.log(share)
+    whitened = np.linalg.solve(covariance, design)
+    weights = np.linalg.solve(design.T @ whitened, whitened.T)
+    level, slope = weights @ logs
+    rest = logs - design @ (level, slope)
+    p_value = stats.chi2.sf(rest @ np.linalg.solve(covariance, rest), len(share) - 2)
+    used = np.zeros(len(scales), bool)
+    used[part] = True
+    return Line(float(slope), float(level), float(p_value), used, weights[1])
+
+
+def bootstrap(counts: Counts, line: Line, wiggle: float, resamples: int, confidence: float, rng) -> tuple[float, float]:
+    """Percentiles of the slope over resampled samples, with the allowed wiggle added at every scale."""
+    if not line.used.any():
+        return math.nan, math.nan
+    codes = counts.patterns[:, line.used] @ (1 << np.arange(line.used.sum()))
+    codes, group = np.unique(codes, return_inverse=True)
+    times = np.bincount(group, counts.times)
+    patterns = (codes[:, None] >> np.arange(line.used.sum())) & 1
+    # Samples of one pattern are interchangeable: resampling them all is one multinomial draw of their numbers.
+    batches = np.diff(np.r_[0:resamples:100, resamples])
+    chances = times / times.sum()
+    hits = np.concatenate([rng.multinomial(counts.samples, chances, size=size) @ patterns for size in batches])
+    logs = np.log(np.maximum(hits, 0.5) / counts.samples) + wiggle * rng.standard_normal(hits.shape)
+    low, high = np.quantile(logs @ line.weights, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _count(classify: Classifier, base, points, directions, scales) -> tuple[Counts, np.ndarray]:
@@ -228,12 +305,9 @@ def _undecided(classes) -> np.ndarray:
     return outcome_of(classes) == Outcome.UNDECIDED
 
 
-def _dithered(rule: UpdateRule) -> UpdateRule:
-    """The rule with every number of its state one rounding too large after each step."""
-    return rule._replace(step=functools.partial(_step_dithered, rule))
-
-
 def _step_dithered(rule, loss, state, step_size):
+    """A step of the rule, every number of its state one rounding too large."""
+
     def push(leaf):
         return leaf * (1 + jnp.finfo(leaf.dtype).eps) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 

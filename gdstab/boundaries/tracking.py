@@ -134,14 +134,10 @@ def track_edge(
     middle = np.asarray(path.middle)
     theta = ensembles.map_points(system.read, middle.reshape(-1, middle.shape[-1]))
     return EdgeOrbits(
-        theta=np.asarray(theta).reshape(*middle.shape[:2], -1),
-        width=np.asarray(path.width),
-        apart=limit,
-        bisections=path.bisections,
-        classes=np.stack([edges.class_a, edges.class_b], axis=1),
-        found=edges.found,
+        theta=np.asarray(theta).reshape(*middle.shape[:2], -1), width=np.asarray(path.width), apart=limit,
+        bisections=path.bisections, classes=np.stack([edges.class_a, edges.class_b], axis=1), found=edges.found,
         lost=path.lost,
-    )
+    )  # fmt: skip
 
 
 class _Path:

@@ -16,7 +16,7 @@ OTHERS = {
     "draw": "the figures of finished runs, drawn again from what these wrote",
     "info": "devices, versions, precision, cores",
 }
-"""Commands that are no study: each is a module `gdstab.cli.<name>` with `main(arguments) -> exit code`."""
+"""Commands that are no study: each is a function of `gdstab.cli.others`, `(arguments) -> exit code`."""
 
 
 def commands() -> dict[str, str]:
@@ -79,7 +79,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
         print(importlib.import_module("gdstab.cli.completion").script(" ".join(rest), commands()), end="")
         return 0
     if name in OTHERS:
-        return importlib.import_module(f"gdstab.cli.{name}").main(rest)
+        return getattr(importlib.import_module("gdstab.cli.others"), name)(rest)
     if name not in studies.names():
         raise ValueError(_unknown(name))
     return importlib.import_module("gdstab.cli.driver").main(name, rest)

@@ -96,13 +96,9 @@ def join(place: Place, timeout: float, configuration: dict) -> None:
         jax.config.update("jax_enable_preemption_service", False)
     host = f"[{place.host}]" if ":" in place.host else place.host
     jax.distributed.initialize(
-        f"{host}:{place.port}",
-        place.size,
-        place.number,
-        local_device_ids=place.local_devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=math.ceil(timeout) + 10,
-    )
+        f"{host}:{place.port}", place.size, place.number, local_device_ids=place.local_devices,
+        cluster_detection_method="deactivate", initialization_timeout=math.ceil(timeout) + 10,
+    )  # fmt: skip
 
 
 def meet(place: Place, timeout: float, configuration: dict) -> None:

@@ -3,8 +3,7 @@
 scikit-learn's digits come with it; MNIST and Fashion-MNIST are read from local files, and nothing is downloaded.
 """
 
-from gdstab.data.idx import read_idx
-from gdstab.data.images import Dataset, digits, fashion_mnist, mnist
+from gdstab.data.images import Dataset, digits, fashion_mnist, mnist, read_idx
 from gdstab.data.subsets import normalised, pixel_statistics, split, subset
 from gdstab.data.teachers import Regression, linear_teacher, relu_teacher
 from gdstab.data.whitening import Whitening, whiten

@@ -26,11 +26,9 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.ensembles._examining import bytes_of_an_update, check_system, one_point, runs_by_itself
 from gdstab.ensembles._kernel import LaneLoss, Static, System
-from gdstab.ensembles._names import named_leaves
-from gdstab.ensembles._pacing import FIRST, Pace
-from gdstab.ensembles._points import Feed, as_points, is_source, map_points
+from gdstab.ensembles._points import Feed, as_points, is_source, map_points, named_leaves
 from gdstab.ensembles._tiles import Job, Tile, run_tile
-from gdstab.ensembles._tuning import bytes_of, choose, worker_pool
+from gdstab.ensembles._tuning import FIRST, Pace, bytes_of, choose, worker_pool
 from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, floor_of, typical_size
 from gdstab.updates import UpdateRule
 

@@ -1,5 +1,10 @@
-"""How large a block is, how often one asks whether it is done, and when stragglers are packed anew, per platform."""
+"""How large a block is, how often one asks whether it is done, and when stragglers are packed anew, per platform.
 
+And how much is done before it is written down: pieces of work that take about so long, whatever the loss costs.
+"""
+
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from typing import NamedTuple
@@ -11,8 +16,10 @@ from gdstab._guard import cores, refuse_forked
 
 FIRST_STOP, GROWTH = 32, 4
 """Stragglers are packed after 32, 128, 512, ... updates: the last pass holds only the few that creep."""
-
-
+SECONDS = 8.0
+"""What a piece should take. Two may be under way, and the next may cost twice as much: about half a minute is lost."""
+FIRST, LONGER = 256, 8
+"""Length of the first piece, of which nothing is known; and how much longer than the last one a piece may be."""
 _AT_ONCE = {True: 2**22, False: 2**31}
 """Bytes of intermediate arrays of one block, on a CPU and elsewhere."""
 
@@ -93,3 +100,40 @@ def working_bytes(equations) -> int:
     """Bytes of all intermediate arrays of a function at one point: an upper bound on what is alive at once."""
     outputs = [var.aval for equation in equations for var in equation.outvars]
     return max(sum(prod(aval.shape) * aval.dtype.itemsize for aval in outputs if hasattr(aval, "dtype")), 8)
+
+
+class Pace:
+    """The lengths of pieces of work, from how long those before took.
+
+    What is computed must not depend on how it is cut.
+
+    Examples
+    --------
+    >>> pace = Pace(10**6)
+    >>> pace.took(256, 0.01), pace.took(2048, 4.0), pace.length
+    (None, None, 4096)
+    """
+
+    def __init__(self, most: int, *, first: int = FIRST, seconds: float = SECONDS):
+        self.most, self.first, self.seconds = most, min(first, most), seconds
+        self.length = self.first
+        self.since = time.perf_counter()
+
+    def took(self, length: int, seconds: float) -> None:
+        """Learn from a piece."""
+        wanted = min(length * self.seconds / max(seconds, 1e-6), LONGER * length)
+        doubled = self.first * 2 ** int(np.log2(max(wanted / self.first, 1.0)))
+        self.length = int(min(doubled, self.most))
+
+    def done(self, length: int, apart: float = 0.0) -> None:
+        """Learn from a piece that was done since the last one was, without so many seconds of compilation."""
+        now = time.perf_counter()
+        self.took(length, now - self.since - apart)
+        self.since = now
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """`(start, stop)` of pieces, each cut when it is asked for."""
+        while start < stop:
+            end = min(start + self.length, stop)
+            yield start, end
+            start = end

@@ -37,13 +37,7 @@ class SequentialEstimate(NamedTuple):
 
 
 def plan_looks(
-    width: float,
-    budget: int,
-    confidence: float = 0.95,
-    *,
-    first: int = 64,
-    growth: float = 1.5,
-    relative: bool = False,
+    width: float, budget: int, confidence: float = 0.95, *, first: int = 64, growth: float = 1.5, relative: bool = False
 ) -> Plan:
     r"""Fix the looks $\lceil \text{first} \cdot \text{growth}^j \rceil$ up to `budget`, which is the last.
 

@@ -7,12 +7,11 @@ from gdstab.figures.basin import Shares, draw_basin
 from gdstab.figures.bifurcation import ClosedForm, Density, Marks, draw_bifurcation
 from gdstab.figures.boundary import draw_boundary
 from gdstab.figures.centre_stable import CentreStablePicture, draw_centre_stable
-from gdstab.figures.closeness import Closeness, draw_closeness
 from gdstab.figures.critical import Stable, draw_critical
 from gdstab.figures.critical_map import CriticalMap, draw_critical_map
 from gdstab.figures.cycle import Branches, BranchMark, Track, draw_cycle
 from gdstab.figures.escape import EscapeTimes, LadderShares, Plateaus, SaddlePlane, draw_escape
-from gdstab.figures.flow import FlowPicture, draw_flow
+from gdstab.figures.flow import Closeness, FlowPicture, draw_closeness, draw_flow
 from gdstab.figures.heatmap import Overlay, draw_heatmap
 from gdstab.figures.lyapunov import Exponents, draw_lyapunov
 from gdstab.figures.multipliers import MultiplierMap, StabilityEdge, StabilityPlane, draw_edge, draw_multipliers

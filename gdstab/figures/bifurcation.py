@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, LogNorm, to_rgb
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -131,16 +131,13 @@ def _draw_density(axes: Axes, diagram: OrbitDiagram | Density) -> ScalarMappable
     positive = share[share > 0]
     low = np.clip(float(np.quantile(positive, 0.02)) / 3, 1e-5, _HALF / 10) if positive.size else 1e-3
     norm = LogNorm(low, _HALF, clip=True)
-    picture = (255 * _DENSITY(norm(np.maximum(share, low)))[..., :3] + 0.5).astype(np.uint8)
+    picture = style.shades(norm(np.maximum(share, low)), _DENSITY)
     picture[share == 0] = 255
     bottom, top = float(diagram.edges[0]), float(diagram.edges[-1])
     bins = diagram.counts.shape[1]
     end = bottom + (top - bottom) * counts.shape[1] * -(-bins // _BINS) / bins  # the last one may reach beyond
-    axes.imshow(
-        picture.swapaxes(0, 1), origin="lower", extent=(left, right, bottom, end), aspect="auto",
-        interpolation="antialiased", rasterized=True,
-    )  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top))
+    style.draw_image(axes, picture, ((left, right), (bottom, end)), aspect="auto")
+    axes.set_ylim(bottom, top)
     return ScalarMappable(norm, _DENSITY)
 
 
@@ -230,12 +227,12 @@ def _draw_periods(axes: Axes, diagram: OrbitDiagram) -> list[Patch]:
     """A colour for the period that most orbits have; the entries of the legend."""
     rows, (left, right) = _columns(diagram.step_sizes)
     found = [_kind(int(period)) for period in diagram.common_period[rows]]
-    colours = np.array([[_rgb(colour) for _, colour, _ in found]], np.uint8)
+    colours = np.array([[style.rgb(colour) for _, colour, _ in found]], np.uint8)
     axes.imshow(colours, extent=(left, right, 0, 1), aspect="auto", interpolation="nearest", rasterized=True)
     axes.set_yticks([])
     axes.set_ylabel("period", rotation=0, ha="right", va="center", fontsize=8)
     kinds = sorted(set(found))
-    return [Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=label) for _, colour, label in kinds]
+    return [style.swatch(colour, label) for _, colour, label in kinds]
 
 
 def _kind(period: int) -> tuple[int, str, str]:
@@ -264,8 +261,8 @@ def _draw_hysteresis(axes: Axes, found: Hysteresis, limits: tuple[float, float],
         ((seen[1] & ~seen[0]), _DOWN, "seen on the way down only"),
         ((seen[0] & seen[1]), _BOTH, "seen on both ways"),
     ):
-        image[both] = _rgb(colour)
-        entries.append(Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=label))
+        image[both] = style.rgb(colour)
+        entries.append(style.swatch(colour, label))
     axes.imshow(
         image.swapaxes(0, 1), origin="lower", extent=(left, right, *limits), aspect="auto",
         interpolation="antialiased", rasterized=True,
@@ -286,7 +283,3 @@ def _visits(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     column = np.broadcast_to(np.arange(len(values))[:, None], flat.shape)
     visited[column[inside], place[inside].astype(int)] = True
     return visited
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.round(255 * np.array(to_rgb(colour)))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -45,7 +44,6 @@ def _draw_basins(axes: Axes, picture: AdaptiveHeatmap) -> None:
     stride = -(-max(picture.outcome.shape) // _MOST_PIXELS)
     _show(axes, picture, slice(None, None, stride), slice(None, None, stride), picture.box)
     axes.set_title(rf"(a) basins, $\eta = {picture.step_size:g}$")
-    _name_axes(axes, picture)
 
 
 def _draw_window(axes: Axes, whole: Axes, picture: AdaptiveHeatmap) -> None:
@@ -74,7 +72,6 @@ def _draw_window(axes: Axes, whole: Axes, picture: AdaptiveHeatmap) -> None:
     )
     whole.add_patch(Rectangle((left - pad0, bottom - pad1), width + 2 * pad0, height + 2 * pad1, **mark))
     axes.set_title(f"(b) mesh, {100 * picture.share_computed:.2g} % of all cells computed")
-    _name_axes(axes, picture)
     axes.locator_params(nbins=4)
 
 
@@ -91,44 +88,28 @@ def _window(picture: AdaptiveHeatmap) -> tuple[int, int]:
 
 
 def _show(axes: Axes, picture: AdaptiveHeatmap, rows: slice, columns: slice, box) -> None:
-    (left, right), (bottom, top) = box
-    axes.imshow(
-        _colours(picture, rows, columns).swapaxes(0, 1), origin="lower", extent=(left, right, bottom, top),
-        interpolation="nearest", rasterized=True,
-    )  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    colours = _colours(picture, rows, columns)
+    style.draw_image(axes, colours, box, picture.axes, labelpad=1, interpolation="nearest")
 
 
 def _colours(picture: AdaptiveHeatmap, rows: slice, columns: slice) -> np.ndarray:
     """Colours `[n0, n1, 3]`, 8 bits each."""
     outcome = picture.outcome[rows, columns]
     label = np.zeros(outcome.shape, np.int16) if picture.label is None else picture.label[rows, columns]
-    palette = np.array([_rgb(colour) for colour in _BASINS], np.uint8)
+    palette = np.array([style.rgb(colour) for colour in _BASINS], np.uint8)
     image = palette[label % len(_BASINS)]
     for verdict, colour in style.OUTCOME_COLOURS.items():
-        image[outcome == verdict] = _rgb(colour)
+        image[outcome == verdict] = style.rgb(colour)
     return image
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.round(255 * np.array(to_rgb(colour))).astype(np.uint8)
-
-
-def _name_axes(axes: Axes, picture: AdaptiveHeatmap) -> None:
-    axes.set_xlabel(f"${picture.axes[0][0]}_{{{picture.axes[0][1:]}}}$", labelpad=1)
-    axes.set_ylabel(f"${picture.axes[1][0]}_{{{picture.axes[1][1:]}}}$", labelpad=1)
 
 
 def _entries(picture: AdaptiveHeatmap, names: Mapping[int, str]) -> list[Patch]:
     """A swatch for each basin that occurs."""
-    edge = {"edgecolor": "black", "linewidth": 0.5}
-    found = [
-        Patch(facecolor=_BASINS[label % len(_BASINS)], label=_math(meaning), **edge) for label, meaning in names.items()
-    ]
+    found = [style.swatch(_BASINS[label % len(_BASINS)], _math(meaning)) for label, meaning in names.items()]
     if not picture.counts["converged"]:
         found = []
     present = [verdict for verdict in LABELS if picture.counts[verdict.name.lower()]]
-    return found + [Patch(facecolor=style.OUTCOME_COLOURS[v], label=LABELS[v], **edge) for v in present]
+    return found + [style.swatch(style.OUTCOME_COLOURS[v], LABELS[v]) for v in present]
 
 
 def _math(meaning: str) -> str:

@@ -157,14 +157,9 @@ def _leaving(found: CentreStablePicture) -> list[np.ndarray]:
 
 
 def _entries(found: CentreStablePicture) -> list[Line2D]:
-    spot = {"marker": "o", "markersize": 3, "linewidth": 0.8}
+    spot, off = {"marker": "o", "markersize": 3, "linewidth": 0.8}, style.scientific(found.distances[_shown(found)])
     return [
         Line2D([], [], color=_SURFACE, linewidth=4, label="centre-stable manifold"),
         Line2D([], [], color=BLUE, label="orbits on it", **spot),
-        Line2D([], [], color=ORANGE, label=rf"orbits off it by ${_power(found.distances[_shown(found)])}$", **spot),
+        Line2D([], [], color=ORANGE, label=rf"orbits off it by ${off}$", **spot),
     ]
-
-
-def _power(value: float) -> str:
-    exponent = int(np.floor(np.log10(value)))
-    return rf"{value / 10.0**exponent:.2g} \times 10^{{{exponent}}}"

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from gdstab.figures import style
@@ -36,26 +35,13 @@ def draw_critical_map(found: CriticalMap) -> Figure:
     with style.style():
         figure = style.new_figure(5.6, 4.9)
         axes = figure.add_subplot()
-        (left, right), (bottom, top) = found.box
         norm = _norm(found)
-        axes.imshow(
-            _colours(found, norm).swapaxes(0, 1),
-            origin="lower",
-            extent=(left, right, bottom, top),
-            interpolation="antialiased",
-            rasterized=True,
-        )
+        style.draw_image(axes, _colours(found, norm), found.box, found.axes)
         levels = _levels(norm)
         entries = _draw_lines(axes, found, levels)
-        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        axes.set_xlabel(_math(found.axes[0]))
-        axes.set_ylabel(_math(found.axes[1]))
         if np.isfinite(found.eta).any():
             _draw_bar(figure, axes, found, norm, levels)
-        entries += _swatches(found)
-        if entries:
-            handles, labels = zip(*entries, strict=True)
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 3), handlelength=2.2)
+        style.legend_below(figure, entries + _swatches(found), 3, handlelength=2.2)
     return figure
 
 
@@ -83,9 +69,9 @@ def _levels(norm: LogNorm) -> np.ndarray:
 def _colours(found: CriticalMap, norm: LogNorm) -> np.ndarray:
     """Colours `[n0, n1, 3]`, 8 bits each."""
     shade = norm(np.where(np.isfinite(found.eta), found.eta, norm.vmin))
-    picture = (255 * style.ITERATIONS(shade)[..., :3] + 0.5).astype(np.uint8)
+    picture = style.shades(shade)
     for cells, colour in ((_without(found), _NONE), (found.all_converge, _ALL), (found.flagged, _FLAGGED)):
-        picture[cells] = np.round(255 * np.array(to_rgb(colour)))
+        picture[cells] = style.rgb(colour)
     return picture
 
 
@@ -114,8 +100,7 @@ def _draw_lines(axes: Axes, found: CriticalMap, levels: np.ndarray) -> list:
 def _draw_bar(figure: Figure, axes: Axes, found: CriticalMap, norm: LogNorm, levels: np.ndarray) -> None:
     """The colour bar, with the critical step of the minima on it."""
     known = found.eta[np.isfinite(found.eta)]
-    beyond = int(known.min() < norm.vmin), int(known.max() > norm.vmax)
-    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+    extend = style.extend(known.min() < norm.vmin, known.max() > norm.vmax)
     image = ScalarMappable(norm, style.ITERATIONS)
     bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=28, pad=0.02, extend=extend)
     bar.set_label(r"critical step $\eta^{*\!}(\theta_0)$")
@@ -135,10 +120,4 @@ def _swatches(found: CriticalMap) -> list:
         (_without(found), _NONE, "none converges"),
         (found.all_converge, _ALL, "all converge"),
     )
-    return [(Patch(facecolor=colour, edgecolor="black", linewidth=0.5), name) for some, colour, name in cells
-            if some.any()]  # fmt: skip
-
-
-def _math(name: str) -> str:
-    """`x0` as $x_0$."""
-    return f"${name[0]}_{{{name[1:]}}}$"
+    return [(style.swatch(colour), name) for some, colour, name in cells if some.any()]

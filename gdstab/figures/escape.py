@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
 from gdstab.figures import style
@@ -72,12 +71,11 @@ def draw_escape(
         _draw_square(figure, square, plane, levels)
         _draw_plateaus(curves, plateaus, levels)
         _draw_times(waits, times)
-        for letter, axes, title in zip(
-            "abcd", (shares, square, curves, waits),
-            ("where random starts end", rf"a plane through the saddle, $\eta = {plane.step_size:g}$",
-             "orbits that pass the saddle", "time near the saddle"), strict=True,
-        ):  # fmt: skip
-            axes.set_title(f"({letter}) {title}")
+        shares.set_title("where random starts end")
+        square.set_title(rf"a plane through the saddle, $\eta = {plane.step_size:g}$")
+        curves.set_title("orbits that pass the saddle")
+        waits.set_title("time near the saddle")
+        style.letter((shares, square, curves, waits))
     return figure
 
 
@@ -104,7 +102,7 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
             )  # fmt: skip
         axes.plot([], [], "o", color=colour, markerfacecolor="white", markersize=3.8,
                   label=rf"$\eta = {shares.step_size:g}$")  # fmt: skip
-    rungs = [f"${name}$\n{_loss(levels[name])}" if name in levels else name for name in names]
+    rungs = [f"${name}$\n$L = {style.scientific(levels[name], 3)}$" if name in levels else name for name in names]
     axes.set(xscale="log", xlim=(least / 4, 1.7), ylim=(len(names) - 0.5, -0.5), xlabel="share of the starts, 95 %")
     axes.set_yticks(range(len(names)), rungs)
     axes.tick_params(axis="y", length=0)
@@ -112,11 +110,6 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
         line = "-" if row == len({*levels, "zero"} & set(names)) else ":"
         axes.axhline(row - 0.5, color="#999999", linewidth=0.6, linestyle=line)
     axes.legend(**_BELOW, ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0)
-
-
-def _loss(value: float) -> str:
-    power = int(np.floor(np.log10(value)))
-    return rf"$L = {value / 10.0**power:.3g} \times 10^{{{power}}}$"
 
 
 def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping[str, float]) -> None:
@@ -128,10 +121,8 @@ def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping
     for name, colour in palette.items():
         image[plane.level == name] = to_rgb(colour)
     reach = plane.reach
-    axes.imshow(image.swapaxes(0, 1), origin="lower", extent=(-reach, reach, -reach, reach), interpolation="nearest",
-                rasterized=True)  # fmt: skip
+    style.draw_image(axes, image, ((-reach, reach),) * 2, interpolation="nearest")
     axes.plot(0, 0, "*", color="white", markeredgecolor="black", markersize=11)
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.set_xlabel("along the steepest escape")
     axes.set_ylabel("all biases lowered", labelpad=1)
     bar = figure.colorbar(ScalarMappable(norm, style.ITERATIONS), ax=axes, pad=0.02, aspect=26)
@@ -139,8 +130,7 @@ def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping
     bar.set_label("to zero: updates near the saddle's level")
     seen = [name for name in palette if (plane.level == name).any()]
     if seen:
-        entries = [Patch(facecolor=palette[name], edgecolor="black", linewidth=0.5,
-                         label=f"ends at ${name}$" if name in levels else name) for name in seen]  # fmt: skip
+        entries = [style.swatch(palette[name], f"ends at ${name}$" if name in levels else name) for name in seen]
         axes.legend(handles=entries, **_BELOW, ncols=min(len(seen), 3), handlelength=1.2, columnspacing=1.0)
 
 

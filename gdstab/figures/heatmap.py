@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from gdstab.basins import Heatmap
 from gdstab.figures import style
@@ -38,20 +37,10 @@ def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | 
     with style.style():
         figure = style.new_figure(5.6, 5.0)
         axes = figure.add_subplot()
-        (left, right), (bottom, top) = result.box
         norm = _norm(result)
         # As an image of colours, so that cells are averaged as they are seen where a pixel holds several.
-        axes.imshow(
-            _colours(result, norm).swapaxes(0, 1),
-            origin="lower",
-            extent=(left, right, bottom, top),
-            interpolation="antialiased",
-            rasterized=True,
-        )
+        style.draw_image(axes, _colours(result, norm), result.box, result.axes)
         entries = _draw_curves(axes, overlay)
-        axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        axes.set_xlabel(_math(result.axes[0]))
-        axes.set_ylabel(_math(result.axes[1]))
         axes.set_title(title or rf"$\eta = {result.step_size:g}$")
         if result.counts["converged"]:
             image = ScalarMappable(norm, style.ITERATIONS)
@@ -59,15 +48,9 @@ def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | 
             bar.set_label("updates until convergence")
             style.label_logarithmic(bar, norm.vmin, norm.vmax)
         present = [verdict for verdict in LABELS if result.counts[verdict.name.lower()]]
-        entries += [(_swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
-        if entries:
-            handles, labels = zip(*entries, strict=True)
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4), handlelength=2.4)
+        entries += [(style.swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
+        style.legend_below(figure, entries, 4, handlelength=2.4)
     return figure
-
-
-def _swatch(colour: str) -> Patch:
-    return Patch(facecolor=colour, edgecolor="black", linewidth=0.5)
 
 
 def _norm(result: Heatmap) -> LogNorm:
@@ -82,21 +65,15 @@ def _norm(result: Heatmap) -> LogNorm:
 def _extend(result: Heatmap, norm: LogNorm) -> str:
     """Which ends of the colour bar have cells beyond them."""
     steps = np.maximum(result.steps[result.outcome == Outcome.CONVERGED], 1)
-    below, above = steps.min() < norm.vmin, steps.max() > norm.vmax
-    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
+    return style.extend(steps.min() < norm.vmin, steps.max() > norm.vmax)
 
 
 def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
     """Colours `[n0, n1, 3]`, 8 bits each."""
-    picture = (255 * style.ITERATIONS(norm(np.maximum(result.steps, 1)))[..., :3] + 0.5).astype(np.uint8)
+    picture = style.shades(norm(np.maximum(result.steps, 1)))
     for verdict, colour in style.OUTCOME_COLOURS.items():
-        picture[result.outcome == verdict] = np.round(255 * np.array(to_rgb(colour)))
+        picture[result.outcome == verdict] = style.rgb(colour)
     return picture
-
-
-def _math(name: str) -> str:
-    """`x0` as $x_0$; a loss of two parameters has the names of the paper."""
-    return f"${name[0]}_{{{name[1:]}}}$"
 
 
 def _draw_curves(axes: Axes, overlay: Overlay) -> list:

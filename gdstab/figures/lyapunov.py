@@ -77,7 +77,8 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
             axes.plot(eta[alone], found.closed_form[alone], "*", color=_EXACT, markersize=7, zorder=4, clip_on=False,
                       label="closed form, at one step size")  # fmt: skip
     _mark_critical(axes, found, label=True)
-    seen = np.concatenate([part[np.isfinite(part)] for part in (middle, _column(found.across)) if part is not None])
+    drawn = [middle] if found.across is None else [middle, found.across[:, 0]]
+    seen = np.concatenate([part[np.isfinite(part)] for part in drawn])
     if seen.size:
         bottom, top = max(seen.min(), -1.2), max(seen.max(), 0.1)
         axes.set_ylim(min(bottom, -0.1) - 0.05 * (top - bottom), top + 0.45 * (top - bottom))
@@ -86,10 +87,6 @@ def _draw_exponents(axes: Axes, found: Exponents) -> None:
         fontsize=7, loc="upper left", ncols=2, handlelength=2.2, columnspacing=1.0, frameon=True, edgecolor="none"
     )
     axes.set_title("(a) largest Lyapunov exponent of bounded orbits")
-
-
-def _column(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else values[:, 0]
 
 
 def _draw_shares(axes: Axes, found: Exponents) -> None:
@@ -122,18 +119,14 @@ def _mark_critical(axes: Axes, found: Exponents, *, label: bool = False) -> None
 
 def _draw_field(figure: Figure, axes: Axes, found: Exponents) -> None:
     """Blue shrinks, red grows, white is neither; the ground shows where orbits leave."""
-    (left, right), (bottom, top) = found.box
     known = found.field[np.isfinite(found.field)]
     reach = float(np.quantile(np.abs(known), 0.99)) if known.size else 1.0
     axes.set_facecolor(style.OUTCOME_COLOURS[style.Outcome.DIVERGED])
     field = np.where(np.isneginf(found.field), -reach, found.field)
-    image = axes.imshow(
-        np.ma.masked_invalid(field).T, origin="lower", extent=(left, right, bottom, top), cmap="RdBu_r",
-        norm=CenteredNorm(0, max(reach, 1e-12)), interpolation="nearest", rasterized=True,
+    image = style.draw_image(
+        axes, np.ma.masked_invalid(field), found.box, found.axes, interpolation="nearest", cmap="RdBu_r",
+        norm=CenteredNorm(0, max(reach, 1e-12)),
     )  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    axes.set_xlabel(f"${found.axes[0][0]}_{{{found.axes[0][1:]}}}$")
-    axes.set_ylabel(f"${found.axes[1][0]}_{{{found.axes[1][1:]}}}$")
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.02, extend="both")
     bar.set_label("exponent over these updates only")
     leaves = " (grey: leaves)" if np.isnan(found.field).any() else ""

@@ -8,7 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Patch
+from matplotlib.patches import Circle
 
 from gdstab.figures import style
 from gdstab.outcomes import Outcome
@@ -76,7 +76,7 @@ def _draw_plane(figure: Figure, axes: Axes, plane: StabilityPlane, found: Multip
     for number, words, colour in _OTHERS:
         if (plane.verdict == number).any():
             picture[plane.verdict == number] = to_rgb(colour)
-            handles.append(Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=words))
+            handles.append(style.swatch(colour, words))
     even = np.allclose(np.diff(plane.step_sizes), plane.step_sizes[1] - plane.step_sizes[0])
     if len(plane.betas) > 1:
         across, label, curve = _edges(plane.betas), r"momentum $\beta$", (plane.betas, plane.threshold)

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gdstab.figures import style
@@ -116,6 +115,5 @@ def _draw_strips(axes: Axes, training: Training) -> None:
     axes.set_title("types of the neurons")
     axes.set_yticks(range(1, neurons + 1))
     seen = [kind for kind in TYPES if (training.types == kind).any()]
-    entries = [Patch(facecolor=TYPES[kind], edgecolor="black", linewidth=0.5,
-                     label=kind.name.lower().replace("_", "-")) for kind in seen]  # fmt: skip
+    entries = [style.swatch(TYPES[kind], kind.name.lower().replace("_", "-")) for kind in seen]
     axes.figure.legend(handles=entries, loc="outside lower center", ncols=len(seen), handlelength=1.4)

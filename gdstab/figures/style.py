@@ -2,14 +2,20 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gdstab.outcomes import Outcome
@@ -89,6 +95,58 @@ def thin_out(axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
     if decades < 2:
         axis.set_major_formatter("{x:g}")
+
+
+def axis_name(name: str) -> str:
+    """A parameter such as `x0` in mathematics: $x_0$."""
+    return f"${name[0]}_{{{name[1:]}}}$"
+
+
+def scientific(value: float, digits: int = 2) -> str:
+    """A positive number in mathematics, as so many digits times a power of ten."""
+    power = int(np.floor(np.log10(value)))
+    return rf"{value / 10.0**power:.{digits}g} \times 10^{{{power}}}"
+
+
+def draw_image(axes: Axes, image, box, names=None, *, labelpad=None, interpolation="antialiased", **more) -> AxesImage:
+    """An image over a box, its first axis to the right, its sides as long as they are; `names` of the parameters."""
+    (left, right), (bottom, top) = box
+    drawn = axes.imshow(
+        image.swapaxes(0, 1), origin="lower", extent=(left, right, bottom, top), interpolation=interpolation,
+        rasterized=True, **more,
+    )  # fmt: skip
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    if names is not None:
+        axes.set_xlabel(axis_name(names[0]), labelpad=labelpad)
+        axes.set_ylabel(axis_name(names[1]), labelpad=labelpad)
+    return drawn
+
+
+def shades(values: np.ndarray, colours: Colormap = ITERATIONS) -> np.ndarray:
+    """An image of 8 bits `[..., 3]`, from values between 0 and 1."""
+    return (255 * colours(values)[..., :3] + 0.5).astype(np.uint8)
+
+
+def rgb(colour: str) -> np.ndarray:
+    """A colour of such an image."""
+    return np.round(255 * np.array(to_rgb(colour))).astype(np.uint8)
+
+
+def swatch(colour: str, label: str | None = None) -> Patch:
+    """A field of a colour, for a legend."""
+    return Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=label)
+
+
+def extend(below, above) -> str:
+    """Which ends of a colour bar are pointed: those beyond which there is something."""
+    return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
+
+
+def legend_below(figure: Figure, entries: Sequence[tuple], ncols: int, **more) -> None:
+    """A legend of (handle, label) under all panels, if there is something in it."""
+    if entries:
+        handles, labels = zip(*entries, strict=True)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), ncols), **more)
 
 
 def letter(panels) -> None:

@@ -61,8 +61,7 @@ def draw_worst_case(hills: Hills, paths: Paths, separation: Separation) -> Figur
         _draw_second(second, hills)
         _draw_paths(plane, paths)
         _draw_separation(apart, separation)
-        for letter, axes in zip("abcd", (first, second, plane, apart), strict=True):
-            axes.set_title(f"({letter}) {axes.get_title()}")
+        style.letter((first, second, plane, apart))
     return figure
 
 

@@ -3,7 +3,7 @@
 from gdstab.flow.deviation import Deviation, ModifiedLoss, deviation
 from gdstab.flow.exceedance import Exceedance, first_exceedance
 from gdstab.flow.gradient_flow import Flow, gradient_flow, gradient_flows, settled
-from gdstab.flow.multistep import AdamsBashforth2
+from gdstab.flow.method import AdamsBashforth2
 from gdstab.flow.status import FlowStatus, diagnose
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Any equinox model on a data set, as a loss over the arrays of the model: the training loss of a neural network."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -153,10 +153,8 @@ class NetworkRisk(eqx.Module):
         del theta
         return True
 
-    @property
-    def loss_floor(self) -> float:
-        """0, the infimum where every sample can be fitted (approached at infinity by cross entropy), else a bound."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """0, the infimum where every sample can be fitted (approached at infinity by cross entropy), else a bound."""
 
     def _sample_loss(self, outputs, target):
         return cross_entropy(outputs, target) if self.loss == "cross_entropy" else _half_square(outputs, target)

@@ -1,5 +1,7 @@
 """Shallow ReLU and leaky ReLU networks of one variable with their exact L2 risk on an interval (paper C)."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -127,14 +129,12 @@ class ShallowReLU(eqx.Module):
         """How many lanes a CPU should work through together, at the least: sorting takes many short operations."""
         return 128 if relu_pieces.sorts(self.neurons, self.target) else 32
 
-    @property
-    def loss_floor(self) -> float:
-        r"""A lower bound of the infimum, 0.
+    loss_floor: ClassVar[float] = 0.0
+    r"""A lower bound of the infimum, 0.
 
-        Attained by affine targets, and by $K + 1$ straight pieces with $N > K$ neurons; for other targets the infimum
-        is larger and not known in closed form.
-        """
-        return 0.0
+    Attained by affine targets, and by $K + 1$ straight pieces with $N > K$ neurons; for other targets the infimum
+    is larger and not known in closed form.
+    """
 
     def network(self, theta: Theta, x: Float[Array, " points"]) -> Float[Array, " points"]:
         r"""The realisation $N_\theta$ at many points of the line."""

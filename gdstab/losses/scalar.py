@@ -1,6 +1,7 @@
 """Products of scalars and of vectors fitted to a number: the smallest losses whose minima form a manifold."""
 
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -53,10 +54,8 @@ class ScalarProduct(eqx.Module):
         """The vector whose zeros are exactly the minima, [1]."""
         return self._residual(theta)[None]
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0; attained."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum, 0; attained."""
 
     def minimum(self, dtype=None) -> Point:
         r"""The flattest minimum: all factors of modulus $|a|^{1/h}$, the first one carrying the sign.
@@ -135,10 +134,8 @@ class VectorProduct(eqx.Module):
         """The vector whose zeros are exactly the minima, [1]."""
         return self._residual(theta)[None]
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0; attained."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum, 0; attained."""
 
     def minimum(self, dtype=None) -> Point:
         r"""One of the flattest minima: $u = \pm v$ with $|u|^2 = |a|$, along the first axis.

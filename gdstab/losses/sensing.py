@@ -1,6 +1,7 @@
 """What recovery problems share: predictions held against measured values, in the square or the absolute value."""
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -58,10 +59,8 @@ class Sensing(eqx.Module):
         """Whether rounding depends on the lanes side by side: beyond what `matmul` writes out. See `ensembles.run`."""
         return theta.shape[0] > UNROLL_LIMIT
 
-    @property
-    def loss_floor(self) -> ArrayLike:
-        """The infimum 0 if the values can be met, as planted ones can; else a lower bound."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum 0 if the values can be met, as planted ones can; else a lower bound."""
 
     def _misfit(self, theta, values):
         values = values.astype(theta.dtype)

@@ -1,6 +1,7 @@
 """Standard test functions with known minima."""
 
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -107,10 +108,8 @@ class Rosenbrock(eqx.Module):
         """The terms under the squares without their weights, [2 (n - 1)]; zero exactly at (1, ..., 1)."""
         return jnp.concatenate(self._terms(theta))
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum."""
 
     def minimum(self, dim: int = 2) -> Point:
         """The global minimum (1, ..., 1)."""
@@ -145,10 +144,8 @@ class Himmelblau(eqx.Module):
         """The two terms under the squares; zero exactly at the four minima."""
         return jnp.stack(self._terms(theta))
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum."""
 
     def minimum(self) -> Point:
         """The minimum with integer coordinates, (3, 2)."""
@@ -186,10 +183,8 @@ class DoubleWell(eqx.Module):
         self._check(theta)
         return jnp.concatenate([theta[:1] * theta[:1] - 1, theta[1:]])
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum."""
 
     def minimum(self, dim: int = 1) -> Point:
         """The minimum $e_1$; the other is its negative."""

@@ -2,7 +2,7 @@ r"""The worst case of paper D: a loss over which descent leaves the flow unless 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -79,10 +79,8 @@ class WorstCase(eqx.Module):
         bowl = 6 * jnp.asarray(self.curvature, theta.dtype) * theta[2] * theta[2]
         return self.phi(theta[0]) + self.phi_bar(theta[1]) + bowl
 
-    @property
-    def loss_floor(self) -> float:
-        """The infimum, 0; attained beyond the cut points where $q_3 = 0$."""
-        return 0.0
+    loss_floor: ClassVar[float] = 0.0
+    """The infimum, 0; attained beyond the cut points where $q_3 = 0$."""
 
     @property
     def cut(self) -> ArrayLike:

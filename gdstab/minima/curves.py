@@ -17,15 +17,7 @@ from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_step_sizes
-from gdstab.minima.manifold import (
-    Residual,
-    correct,
-    flat_loss,
-    flat_residual,
-    jacobian,
-    require_minimum,
-    split,
-)
+from gdstab.minima.manifold import Residual, correct, flat_loss, flat_residual, jacobian, require_minimum, split
 
 
 class Curve(NamedTuple):
@@ -40,13 +32,7 @@ class Curve(NamedTuple):
 
 
 def trace_curve(
-    loss: LossFn,
-    theta: Theta,
-    length: float,
-    step: float,
-    *,
-    direction: Theta | None = None,
-    residual: Residual = None,
+    loss: LossFn, theta: Theta, length: float, step: float, *, direction: Theta | None = None, residual: Residual = None
 ) -> Curve:
     r"""Walk along M from `theta`, both ways, `length` each, in steps of `step`.
 

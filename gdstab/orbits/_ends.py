@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int32
 from gdstab._compiling import jit
 from gdstab._types import Scalar, State, Theta
 from gdstab.orbits.single import extent
-from gdstab.outcomes import StoppingRule, anchor_stride, begin_cycle_test, moving, update_cycle_test, verdict
+from gdstab.outcomes import Outcome, StoppingRule, anchor_stride, begin_cycle_test, moving, update_cycle_test, verdict
 
 
 class Stop(NamedTuple):
@@ -85,6 +85,28 @@ def _run_on(rule, loss, state, step_size, stopping, points, away, patience) -> S
 def distance(theta: Theta, points: Theta) -> float:
     """How far parameters are from the nearest of some points, as `extent` measures it."""
     return float(jnp.min(jax.vmap(lambda point: extent(_minus(theta, point)))(points)))
+
+
+def why_not(outcome: Outcome, cycle, stopping, steps: int, step_size, phases: int) -> str:
+    """What to say of an orbit that ends on no cycle; `cycle` is what Newton's method made of it, if it was asked."""
+    if cycle is not None and not cycle.converged and outcome == Outcome.UNDECIDED:
+        return (
+            f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
+            f"{float(cycle.residual):.2g}); the map may not be smooth there, as that of an adaptive rule at a critical "
+            "point is not"
+        )
+    return (
+        f"expected an orbit that ends on a cycle of period up to {phases * (stopping.max_period or 1)} within "
+        f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} "
+        f"after {phases * steps}; {_ADVICE[outcome]}"
+    )
+
+
+_ADVICE = {
+    Outcome.UNDECIDED: "raise `max_period` or `max_steps`, or start elsewhere",
+    Outcome.DIVERGED: "lower the step size, or start elsewhere",
+    Outcome.NONFINITE: "lower the step size, or start where loss and gradient are finite",
+}
 
 
 def _minus(theta, other):

@@ -21,7 +21,7 @@ from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._compiling import jit
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_step_sizes
-from gdstab.orbits._ends import distance, run_on
+from gdstab.orbits._ends import distance, run_on, why_not
 from gdstab.orbits.single import aside, escape_from, rollout, shifted
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.stability.maps import coarseness, is_rough
@@ -301,7 +301,7 @@ def _attractor(rule, loss, state, step_size, stopping, phases: int) -> Cycle:
             state = shifted(rule, state, aside(theta, away))
             continue
         if not end.period and outcome != Outcome.CONVERGED:
-            raise ValueError(_why_not(outcome, cycle, stopping, done, step_size, phases))
+            raise ValueError(why_not(outcome, cycle, stopping, done, step_size, phases))
         cycle = _refine(rule, loss, state, step_size, period, None, end.reach)
         apart = distance(theta, cycle.theta)
         if cycle.converged and (apart <= eps**0.2 * reach or outcome == Outcome.CONVERGED):
@@ -315,28 +315,6 @@ def _attractor(rule, loss, state, step_size, stopping, phases: int) -> Cycle:
             # Long enough for what rounding leaves of the mode that grows to come up.
             points, away, patience = cycle.theta, 8 * apart, 8 + int(min(-3 * np.log(eps) / np.log1p(excess), 1e9))
         tol = max(tol / 16, 4 * eps)
-
-
-def _why_not(outcome: Outcome, cycle: Cycle | None, stopping, steps: int, step_size, phases: int) -> str:
-    """What to say of an orbit that ends on no cycle."""
-    if cycle is not None and not cycle.converged and outcome == Outcome.UNDECIDED:
-        return (
-            f"the orbit came near a cycle of period {cycle.period}, but Newton's method did not reach it (residual "
-            f"{float(cycle.residual):.2g}); the map may not be smooth there, as that of an adaptive rule at a critical "
-            "point is not"
-        )
-    return (
-        f"expected an orbit that ends on a cycle of period up to {phases * (stopping.max_period or 1)} within "
-        f"{phases * stopping.max_steps} steps, but at step size {float(step_size):g} it is {outcome.name.lower()} "
-        f"after {phases * steps}; {_ADVICE[outcome]}"
-    )
-
-
-_ADVICE = {
-    Outcome.UNDECIDED: "raise `max_period` or `max_steps`, or start elsewhere",
-    Outcome.DIVERGED: "lower the step size, or start elsewhere",
-    Outcome.NONFINITE: "lower the step size, or start where loss and gradient are finite",
-}
 
 
 def _displacement(rule, loss, state_of):

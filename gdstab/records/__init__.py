@@ -7,10 +7,9 @@ it is whole.
 """
 
 from gdstab._guard import cores as available_cores
-from gdstab.records.comparing import differing_keys
 from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, latest, load
 from gdstab.records.files import RunError, writing
-from gdstab.records.origin import provenance
+from gdstab.records.origin import differing_keys, provenance
 
 __all__ = [
     "CHUNK",

@@ -15,7 +15,6 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from gdstab.records import ledger
-from gdstab.records.comparing import check_same
 from gdstab.records.files import (
     RunError,
     in_words,
@@ -31,6 +30,7 @@ from gdstab.records.files import (
     write_json,
     writing,
 )
+from gdstab.records.origin import check_same
 
 T = TypeVar("T")
 
@@ -204,13 +204,7 @@ def _part_files(folder: Path) -> list[Path]:
 
 
 def begin(
-    path,
-    configuration: dict,
-    *,
-    bytes_needed: int = 0,
-    overwrite: bool = False,
-    resume: bool = False,
-    process: int = 0,
+    path, configuration: dict, *, bytes_needed: int = 0, overwrite: bool = False, resume: bool = False, process: int = 0
 ) -> Record:
     """Open a directory for a run, or say why not.
 

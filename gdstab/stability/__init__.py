@@ -6,18 +6,11 @@ says what that does. The rest is about plain gradient descent, $G(\theta) = \the
 $DG = I - \eta \nabla^2 L$.
 """
 
-from gdstab.stability.centre_stable import CentreStable, OnGraph, Splitting, centre_stable, splitting
+from gdstab.stability.centre_stable import CentreStable, OnGraph, centre_stable
 from gdstab.stability.fixed_points import FixedPoint, extend, fixed_point
 from gdstab.stability.growth import TransientGrowth, kreiss_bound, numerical_radius, numerical_range, transient_growth
-from gdstab.stability.kinds import (
-    Classification,
-    Kind,
-    Stability,
-    center_stable_dimension,
-    classify,
-    lyapunov_stable,
-)
-from gdstab.stability.maps import jacobian, multipliers, spectral_radius
+from gdstab.stability.kinds import Classification, Kind, Stability, center_stable_dimension, classify, lyapunov_stable
+from gdstab.stability.maps import Splitting, jacobian, multipliers, spectral_radius, splitting
 from gdstab.stability.singular import Determinant, NonSingularity, jacobian_determinant, non_singularity, singular_set
 from gdstab.stability.thresholds import Crossing, preconditioned_sharpness, threshold, threshold_from, threshold_of
 

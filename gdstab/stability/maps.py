@@ -1,11 +1,14 @@
-"""The Jacobian of a whole update map, parameters and momentum together, and its multipliers."""
+"""The Jacobian of a whole update map, parameters and momentum together, its multipliers, how they split space."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Complex, Float
@@ -15,7 +18,7 @@ from gdstab import curvature
 from gdstab._clocks import whole
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
-from gdstab._validate import as_state, check_autonomous
+from gdstab._validate import as_state, check_autonomous, check_positive
 from gdstab.stability.units import part_units
 
 
@@ -158,6 +161,58 @@ def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float)
     0.5
     """
     return jnp.abs(multipliers(rule, loss, state, step_size)[0])
+
+
+class Splitting(NamedTuple):
+    r"""$\mathbb{R}^n = E^{cs} \oplus E^u$ for a matrix, with orthonormal bases of both, as columns."""
+
+    stable_basis: np.ndarray  # [n, s]
+    unstable_basis: np.ndarray  # [n, u]
+    stable: np.ndarray  # [s, s], the matrix on E^cs in that basis
+    unstable: np.ndarray  # [u, u]
+    multipliers: np.ndarray  # [n], those of E^u first, by modulus, largest first
+
+
+@arguments.closed_form()
+def splitting(matrix, *, tol: float | None = None) -> Splitting:
+    r"""Split space by the eigenvalues of a matrix: $|\mu| \le 1 + \mathrm{tol}$, and the rest.
+
+    Symmetric matrices give eigenvectors, each space ordered by falling modulus; others Schur vectors.
+
+    Parameters
+    ----------
+    matrix
+        Square, such as `stability.jacobian` at a fixed point.
+    tol
+        What counts as modulus 1; $\sqrt\epsilon$ by default.
+
+    Examples
+    --------
+    >>> found = splitting([[0.5, 0.0], [0.0, 2.0]])
+    >>> found.multipliers.tolist(), abs(found.unstable_basis).tolist()
+    ([2.0, 0.5], [[0.0], [1.0]])
+    """
+    given = np.asarray(matrix)
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or not np.isfinite(given).all():
+        raise ValueError(f"expected a square matrix of finite numbers, got shape {given.shape}; is z a fixed point?")
+    eps = float(np.finfo(np.result_type(given, np.float32)).eps)
+    given, edge = given.astype(float), 1 + (eps**0.5 if tol is None else check_positive(tol, "tol"))
+    if np.abs(given - given.T).max(initial=0) <= 8 * eps * np.abs(given).max(initial=0):
+        values, vectors = np.linalg.eigh((given + given.T) / 2)
+        order = np.argsort(-np.abs(values), kind="stable")
+        values, vectors = values[order], vectors[:, order]
+        out = np.abs(values) > edge
+        bases, blocks = (vectors[:, ~out], vectors[:, out]), (np.diag(values[~out]), np.diag(values[out]))
+    else:
+        found = [
+            scipy.linalg.schur(given, "real", sort=sort)
+            for sort in (lambda x, y: math.hypot(x, y) <= edge, lambda x, y: math.hypot(x, y) > edge)
+        ]
+        bases = [vectors[:, :count] for _, vectors, count in found]
+        blocks = [form[:count, :count] for form, _, count in found]
+        values = np.linalg.eigvals(given)
+        values = values[np.argsort(-np.abs(values), kind="stable")]
+    return Splitting(bases[0], bases[1], blocks[0], blocks[1], values)
 
 
 def _sorted_eigenvalues(matrix):

@@ -151,12 +151,7 @@ class _Factors(eqx.Module):
 
 @arguments.closed_form(loss=arguments.function, tol=arguments.tolerance)
 def non_singularity(
-    loss: LossFn,
-    points: Theta,
-    step_size: float,
-    *,
-    tol: float | None = None,
-    map_points: Callable = one_by_one,
+    loss: LossFn, points: Theta, step_size: float, *, tol: float | None = None, map_points: Callable = one_by_one
 ) -> NonSingularity:
     r"""Look for singular Jacobians $I - \eta \nabla^2 L$ at `points` [points, ...].
 

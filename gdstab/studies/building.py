@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdstab import ensembles, losses, minima, theory, updates
+from gdstab import ensembles, losses, minima, sampling, theory, updates
 from gdstab._numerics import check_precision
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss
@@ -132,12 +132,25 @@ def expand_box(numbers: tuple[float, ...], dim: int) -> tuple[tuple[float, float
     return tuple((float(low), float(high)) for low, high in check_box(list(zip(box[::2], box[1::2], strict=True)), dim))
 
 
-def configuration(options) -> dict:
-    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it.
+def given_points(options, dim: int, dtype) -> np.ndarray:
+    """The points of `--start`, `[points, dim]`; none where none are given."""
+    if len(options.start) % dim:
+        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
+    return np.asarray(options.start, dtype).reshape(-1, dim)
 
-    Options that nothing could be done with are refused: a study begins its directory with this.
-    """
-    opt.check(options)
+
+def one_start(options, dim: int, dtype) -> np.ndarray:
+    """The point of `--start`, or a normal one of standard deviation `--spread`, `[dim]`."""
+    if not options.start:
+        key = jax.random.key(options.seed)
+        return np.asarray(sampling.gaussian(key, 1, dim, options.spread, dtype=dtype))[0]
+    if len(options.start) != dim:
+        raise ValueError(f"--start takes the {dim} parameters of the loss, but got {len(options.start)} numbers")
+    return np.asarray(options.start, dtype)
+
+
+def configuration(options) -> dict:
+    """As `options.configuration`; a user's own loss is known by its text and that of what lies beside it."""
     found = opt.configuration(options)
     if isinstance(getattr(options, "loss", None), opt.Custom):
         found["loss"]["sha256"] = user_files.digest(options.loss.path)

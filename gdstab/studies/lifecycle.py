@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 from gdstab import figures, records
 from gdstab._numerics import check_precision
 from gdstab.studies import building, room_of
-from gdstab.studies.memory import check_memory
-from gdstab.studies.options import describe, read
+from gdstab.studies.options import check, describe, read
 from gdstab.studies.phases import SAVING, enter
 from gdstab.studies.tables import plain
 from gdstab.studies.teams import Team
-from gdstab.studies.work import ALONE, Work
+from gdstab.studies.work import ALONE, Work, check_memory
 
 _FIGURES = 20_000_000  # bytes that the figures of a run may take
 
@@ -55,6 +54,7 @@ def run(options: Any, *, progress: Callable[[int, int], None] | None = None, tea
     {'minimum': 114, 'strict_saddle': 8, 'degenerate': 0}
     """
     study = importlib.import_module(f"{room_of(options)}.study")
+    check(options)
     check_precision(options.precision)
     setting = study.prepare(options)
     check_memory(**setting.needs.memory)

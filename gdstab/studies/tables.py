@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
-def table(rows: Iterable[Sequence]) -> str:
+def columns(rows: Iterable[Sequence]) -> str:
     """Columns of text, the first flush left and the others flush right.
 
-    >>> print(table([("converged", "4"), ("cycling", "12")]))
+    >>> print(columns([("converged", "4"), ("cycling", "12")]))
     converged   4
     cycling    12
     """
@@ -47,6 +47,15 @@ def timing(summary: dict) -> str:
         f"{steps:.4g} lane-steps in {seconds:.2f} s ({steps / max(seconds, 1e-9):.3g}/s), after "
         f"{summary['compile_seconds']:.2f} s of compilation"
     )
+
+
+def picked(found: Any, *names: str) -> dict[str, Any]:
+    """Some of what was found, as entries of a summary.
+
+    >>> picked(3 + 4j, "real", "imag")
+    {'real': 3.0, 'imag': 4.0}
+    """
+    return {name: getattr(found, name) for name in names}
 
 
 def plain(value: Any, absent: Callable[[float], Any] = lambda _: None) -> Any:

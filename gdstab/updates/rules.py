@@ -1,13 +1,14 @@
-"""What a discrete dynamical system is here, and the simplest one: gradient descent."""
+"""What a discrete dynamical system is here, how it moves tangent vectors, and the simplest one: gradient descent."""
 
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from gdstab._types import State, Theta
+from gdstab._types import LossFn, State, Theta
 
 
 class UpdateRule(NamedTuple):
@@ -66,3 +67,18 @@ def _descend(loss, theta, step_size):
 
 def _identity(theta):
     return theta
+
+
+def tangent_map(rule: UpdateRule, loss: LossFn, state: State, step_size) -> tuple[State, Callable]:
+    """The next state, and the map on tangent vectors, which are the floating-point leaves of a state."""
+    moving, fixed = eqx.partition(state, eqx.is_inexact_array)
+
+    def step(moving):
+        moved = rule.step(loss, eqx.combine(moving, fixed), step_size)
+        return eqx.filter(moved, jax.tree.map(eqx.is_inexact_array, state))
+
+    def push(tangent):
+        with jax.default_matmul_precision("highest"):
+            return jax.jvp(step, (moving,), (tangent,))[1]
+
+    return rule.step(loss, state, step_size), push

@@ -300,20 +300,18 @@ def remainder_slopes(case: Case, saddle, key, radii: np.ndarray, num: int = 4000
     J = np.asarray(stability.jacobian(DESCENT, case.loss, saddle, case.step_size))
     directions = np.array(jax.random.normal(key, (2 * num, case.dim)))
     directions *= np.linspace(0.05, 1, 2 * num)[:, None] / np.linalg.norm(directions, axis=1, keepdims=True)
-    step = partial(DESCENT.step, case.loss, step_size=case.step_size)
-    jacobians = eqx.filter_jit(jax.vmap(jax.jacfwd(step)))
+    jacobians = eqx.filter_jit(jax.vmap(jax.jacfwd(partial(DESCENT.step, case.loss, step_size=case.step_size))))
     seen, bound = [], []
     for radius in radii:
         x = np.asarray(saddle) + radius * directions
         rest = image_of_descent(case.loss, jnp.asarray(x), case.step_size) - np.asarray(saddle)
         rest = rest - (x - np.asarray(saddle)) @ J.T
         first, second = np.split(np.arange(2 * num), 2)
-        seen.append(
-            np.max(np.linalg.norm(rest[first] - rest[second], axis=1) / np.linalg.norm(x[first] - x[second], axis=1))
-        )
+        apart = np.linalg.norm(x[first] - x[second], axis=1)
+        seen.append(np.max(np.linalg.norm(rest[first] - rest[second], axis=1) / apart))
         slopes = np.asarray(jacobians(jnp.asarray(x)))
         change = np.linalg.norm(slopes[first] - slopes[second], ord=2, axis=(1, 2))
-        bound.append(radius * np.max(change / np.linalg.norm(x[first] - x[second], axis=1)))
+        bound.append(radius * np.max(change / apart))
     return np.array(seen), np.array(bound)
 
 
@@ -327,12 +325,11 @@ def remainder_slopes(case: Case, saddle, key, radii: np.ndarray, num: int = 4000
 def assumption_is_met(key, num: int = 4000):
     """|R(x) - R(y)| <= L r |x - y| of its proof, at saddles; and what fails when a hypothesis is dropped."""
     radii = np.array([0.3, 0.1, 0.03, 0.01])
-    critical = lambda name: getattr(cases()[name].loss, "critical_point", lambda _: jnp.zeros(2))((1,))  # noqa: E731
-    saddles = {name: critical(name) for name in cases()}
     rows, bounded = {}, True
-    for name, saddle in saddles.items():
-        seen, bound = remainder_slopes(cases()[name], saddle, key, radii)
-        least = float(np.linalg.eigvalsh(jax.hessian(cases()[name].loss)(saddle))[0])
+    for name, case in cases().items():
+        saddle = getattr(case.loss, "critical_point", lambda _: jnp.zeros(2))((1,))
+        seen, bound = remainder_slopes(case, saddle, key, radii)
+        least = float(np.linalg.eigvalsh(jax.hessian(case.loss)(saddle))[0])
         rows[name] = {"least eigenvalue": least, "steepest remainder": seen, "L r": bound}
         bounded &= bool(least < -1e-3 and (seen <= bound).all())
     points = jax.random.uniform(key, (num, 2), minval=jnp.array([-1.0, 0.0]), maxval=jnp.array([1.0, 1.0]))

@@ -1,6 +1,5 @@
 """What share of random initial points ends where, against the step size, with intervals."""
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from gdstab.studies import run as run
@@ -38,5 +37,3 @@ class Basin(LossOptions, RunOptions, SeedOptions, StoppingOptions):
     """updates at the most; who has no verdict then is undecided, which no interval hides"""
     chunk: int | None = None
     """points counted and written down together: what a kill can cost; by default as many as take some seconds"""
-    out: Path = Path("runs/basin")
-    """directory of the results"""

@@ -8,8 +8,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted, number, timing
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted, number, timing
 from gdstab.theory import known
 
 _FINE = 400  # step sizes on the exact curve
@@ -61,17 +60,13 @@ def picture(options: Basin, summary: dict) -> figures.Shares:
     shares = {name: np.array([row["counts"][name] / row["samples"] for row in rows]) for name in rows[0]["counts"]}
     between = np.isfinite(exact).any() and len(eta) > 1
     return figures.Shares(
-        step_sizes=eta,
-        converged=np.array([row["share"] for row in rows]),
-        interval=np.array([row["interval"] for row in rows]),
-        cycling=shares["cycling"],
+        step_sizes=eta, converged=np.array([row["share"] for row in rows]),
+        interval=np.array([row["interval"] for row in rows]), cycling=shares["cycling"],
         undecided=np.array([row["undecided_bounds"][1] - row["undecided_bounds"][0] for row in rows]),
-        confidence=summary["confidence"],
-        exact=exact,
+        confidence=summary["confidence"], exact=exact,
         curve=exact_curve(options, eta, summary["critical_step"]) if between else None,
-        critical_step=summary["critical_step"],
-        left=shares["diverged"] + shares["nonfinite"],
-    )
+        critical_step=summary["critical_step"], left=shares["diverged"] + shares["nonfinite"],
+    )  # fmt: skip
 
 
 def exact_curve(options: Basin, eta: np.ndarray, critical: float | None) -> tuple[np.ndarray, np.ndarray]:

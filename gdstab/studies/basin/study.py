@@ -13,13 +13,13 @@ import numpy as np
 
 from gdstab import basins, ensembles, stability, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_step_sizes
-from gdstab.estimators.intervals import check_confidence
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import Known, known
 
@@ -43,18 +43,12 @@ def prepare(options: Basin) -> Setting:
     """Build and check everything."""
     (loss, dim, dtype), stopping = building.problem(options), building.build_stopping(options)
     step_sizes = check_step_sizes(parse_range(options.step_sizes), dtype)  # [steps]
-    check_count(options.samples, "samples")
-    check_confidence(options.confidence)
-    if options.chunk is not None:
-        check_count(options.chunk, "chunk")
     source, volume = distributions.build_source(options, loss, dim, dtype)
-    if options.width is not None:
-        check_positive(options.width, "width")
-        if getattr(source, "design", "independent") != "independent":
-            raise ValueError(
-                f"--width stops as soon as an interval is narrow, which needs independent points: it goes with "
-                f"--distribution box, not {options.distribution}"
-            )
+    if options.width is not None and getattr(source, "design", "independent") != "independent":
+        raise ValueError(
+            f"--width stops as soon as an interval is narrow, which needs independent points: it goes with "
+            f"--distribution box, not {options.distribution}"
+        )
     length = "samples" if options.chunk is None else "chunk"
     needs = Needs({length: points_at_once(options) * (dim + 1) * dtype.itemsize})
     return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, needs)
@@ -81,19 +75,12 @@ def count(options: Basin, setting: Setting, work: Work) -> tuple[basins.Measure,
     if options.chunk is None:  # pieces are known by their first points, however they were numbered
         finished = {tally.start: tally for tally in finished.values()}
     common = {
-        "stopping": setting.stopping,
-        "volume": setting.volume,
-        "classify": stability.classify,
-        "kinds": stability.Kind,
-        "confidence": options.confidence,
-        "progress": work.progress,
-        "finished": finished,
+        "stopping": setting.stopping, "volume": setting.volume, "classify": stability.classify, "kinds": stability.Kind,
+        "confidence": options.confidence, "progress": work.progress, "finished": finished,
         "on_chunk": lambda number, tally: work.record.commit(number, **tally.arrays()),
-        "share": (work.team.number, work.team.size),
-        "gather": work.team.gather,
-        "chunk": chunk,
+        "share": (work.team.number, work.team.size), "gather": work.team.gather, "chunk": chunk,
         "pace": ensembles.Pace(chunk) if options.chunk is None else None,
-    }
+    }  # fmt: skip
     what = updates.gradient_descent(), setting.loss, setting.step_sizes, setting.source
     if options.width is None:
         return basins.measure(*what, **common), None
@@ -123,23 +110,12 @@ def summarise(options: Basin, setting: Setting, measured: basins.Measure, stoppe
     sequential = None
     if stopped is not None:
         sequential = {
-            "width": options.width,
-            "reached": stopped.reached,
-            "widths": stopped.widths,
-            "looks": stopped.look,
+            "width": options.width, "reached": stopped.reached, "widths": stopped.widths, "looks": stopped.look,
             "confidence_of_each_look": measured.confidence,
-        }
+        }  # fmt: skip
     return {
-        "samples": measured.samples,
-        "distribution": options.distribution,
-        "design": measured.design,
-        "confidence": options.confidence,
-        "volume": measured.volume,
-        "critical_step": setting.known.critical_step,
-        "rows": rows,
-        "differences": measured.differences(),
-        "sequential": sequential,
-        "lane_steps": measured.tally.lane_steps.sum(),
-        "compile_seconds": measured.compile_seconds,
-        "run_seconds": measured.run_seconds,
-    }
+        **picked(measured, "samples", "design", "volume"), **picked(options, "distribution", "confidence"),
+        "critical_step": setting.known.critical_step, "rows": rows, "differences": measured.differences(),
+        "sequential": sequential, "lane_steps": measured.tally.lane_steps.sum(),
+        **picked(measured, "compile_seconds", "run_seconds"),
+    }  # fmt: skip

@@ -1,6 +1,5 @@
 """Orbits against the step size: cycles, doublings, chaos, and where bounded orbits end."""
 
-from pathlib import Path
 from typing import Literal
 
 from gdstab.studies import run as run
@@ -40,5 +39,3 @@ class Bifurcation(Update, LossOptions, RunOptions, SeedOptions):
     """an orbit has escaped when the norm of the parameters exceeds this"""
     max_steps: int = 100_000
     """updates without an escape that count as bounded, where the end of bounded orbits is sought"""
-    out: Path = Path("runs/bifurcation")
-    """directory of the results"""

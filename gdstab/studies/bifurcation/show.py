@@ -7,8 +7,7 @@ from gdstab import bifurcation, figures, records, theory
 from gdstab.studies import building
 from gdstab.studies.bifurcation import Bifurcation, cascades
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 
 
 def table(summary: dict) -> str:

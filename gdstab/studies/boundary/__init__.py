@@ -1,7 +1,6 @@
 """Where basins meet, drawn at the cost of their edges, and how rough these are: entropy, dimension."""
 
 import dataclasses
-from pathlib import Path
 
 from gdstab.studies import run as run
 from gdstab.studies.options.base import (
@@ -50,7 +49,5 @@ class Boundary(LossOptions, RunOptions, SeedOptions, StoppingOptions, PlaneOptio
     """converged when the norm of the gradient is at most this; 32 bits need about 1e-5"""
     escape_radius: float = 1e3
     """diverged when the norm of the parameters exceeds this"""
-    out: Path = Path("runs/boundary")
-    """directory of the results"""
     loss: Loss = dataclasses.field(default_factory=Regularised)
     """what is minimised: any of these, after all other options"""

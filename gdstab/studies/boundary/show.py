@@ -6,7 +6,7 @@ from gdstab import boundaries, figures, records
 from gdstab.studies import building
 from gdstab.studies.boundary.study import names
 from gdstab.studies.options import read
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns
 
 
 def table(summary: dict) -> str:
@@ -81,16 +81,12 @@ def exponent(record: records.Record) -> boundaries.UncertaintyExponent:
     dataset, summary = record.dataset, record.summary["uncertainty"]
     fields = ("hits", "undecided", "used", "precision_limited")
     return boundaries.UncertaintyExponent(
-        exponent=_or_nan(summary["exponent"]),
-        interval=tuple(map(_or_nan, summary["interval"])),
-        amplitude=float(dataset["amplitude"]),
-        p_value=_or_nan(summary["p_value"]),
-        scales=dataset["scale"].values,
+        exponent=_or_nan(summary["exponent"]), interval=tuple(map(_or_nan, summary["interval"])),
+        amplitude=float(dataset["amplitude"]), p_value=_or_nan(summary["p_value"]), scales=dataset["scale"].values,
         **{name: dataset[name].values for name in fields},
-        **{name: summary[name] for name in ("samples", "saturation", "rounding_share")},
-        axes=2,
+        **{name: summary[name] for name in ("samples", "saturation", "rounding_share")}, axes=2,
         lane_steps=record.summary["lane_steps"] - dataset.attrs["lane_steps"],
-    )
+    )  # fmt: skip
 
 
 def _or_nan(value: float | None) -> float:

@@ -10,11 +10,12 @@ import numpy as np
 
 from gdstab import basins, boundaries, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_resolution, check_step_sizes
+from gdstab._validate import check_box, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies.boundary import Boundary
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 
 _BYTES_PER_CELL = 4  # outcome, label and level
@@ -45,14 +46,8 @@ def prepare(options: Boundary) -> Setting:
 
 def check_options(options: Boundary, dim: int, dtype) -> None:
     """Refuse what cannot be run."""
-    check_box(options.box, 2)
     check_step_sizes(options.step_size, dtype)
-    boundaries.check_coarse(check_resolution(options.resolution, 2), options.coarse)
-    check_count(options.samples, "samples")
-    check_count(options.probe, "probe", least=0)
-    check_count(options.reach, "reach")
-    if options.contrast is not None:
-        check_count(options.contrast, "contrast")
+    boundaries.check_coarse(options.resolution, options.coarse)
     if not 2 <= options.entropy_side <= min(options.resolution):
         raise ValueError(
             f"--entropy-side takes 2 cells up to the resolution, {min(options.resolution)}, but got "
@@ -81,9 +76,7 @@ def measure(options: Boundary, setting: Setting, work: Work):
     what = updates.gradient_descent(), setting.loss, options.step_size
     common = {
         "box": options.box,
-        "stopping": setting.stopping,
-        "plane": setting.plane,
-        "dim": setting.dim,
+        **picked(setting, "stopping", "plane", "dim"),
         "dtype": np.dtype(f"float{options.precision}"),
         "label": signs_of(options.signs) if options.signs else None,
         "progress": work.progress,
@@ -152,34 +145,23 @@ def summarise(
         for label, meaning in names(picture, options.signs).items()
     }
     return {
-        "cells": picture.cells,
-        "counts": picture.counts,
-        "fractions": picture.fractions,
+        **picked(picture, "cells", "counts", "fractions", "share_computed", "rounds", "area", "area_bracket"),
         "minima": labels,
         "lanes_computed": picture.lanes,
-        "share_computed": picture.share_computed,
-        "rounds": picture.rounds,
         "probes": picture.probes._asdict(),
         "boundary_cells": picture.boundary.size,
-        "area": picture.area,
-        "area_bracket": picture.area_bracket,
         "entropy": _entropy(entropy),
         "uncertainty": _uncertainty(exponent),
         "lane_steps": picture.lane_steps + exponent.lane_steps,
-        "compile_seconds": picture.compile_seconds,
-        "run_seconds": picture.run_seconds,
+        **picked(picture, "compile_seconds", "run_seconds"),
     }
 
 
 def _entropy(entropy: boundaries.BasinEntropy) -> dict:
     return {
+        **picked(entropy, "interval", "boundary_interval", "boxes", "boundary_boxes", "straight_edge"),
         "basin_entropy": entropy.entropy,
-        "interval": entropy.interval,
         "boundary_basin_entropy": entropy.boundary_entropy,
-        "boundary_interval": entropy.boundary_interval,
-        "boxes": entropy.boxes,
-        "boundary_boxes": entropy.boundary_boxes,
-        "straight_edge": entropy.straight_edge,
         "above_ln_2": entropy.fractal,
         "above_straight_edge": entropy.rough,
     }
@@ -187,24 +169,16 @@ def _entropy(entropy: boundaries.BasinEntropy) -> dict:
 
 def _uncertainty(exponent: boundaries.UncertaintyExponent) -> dict:
     used = exponent.scales[exponent.used]
+    names = (
+        "exponent", "interval", "dimension_interval", "fractal", "p_value", "scales", "share", "hits", "undecided",
+        "precision_limited", "rounding_share", "saturation", "samples",
+    )  # fmt: skip
     return {
-        "exponent": exponent.exponent,
-        "interval": exponent.interval,
+        **picked(exponent, *names),
         "boundary_dimension": exponent.dimension,
-        "dimension_interval": exponent.dimension_interval,
-        "fractal": exponent.fractal,
-        "p_value": exponent.p_value,
         "range_used": [used.min(), used.max()] if used.size else None,
         "scales_used": exponent.used.sum(),
-        "scales": exponent.scales,
-        "share": exponent.share,
-        "hits": exponent.hits,
-        "undecided": exponent.undecided,
-        "precision_limited": exponent.precision_limited,
         "any_precision_limited": exponent.precision_limited.any(),
-        "rounding_share": exponent.rounding_share,
-        "saturation": exponent.saturation,
-        "samples": exponent.samples,
     }
 
 

@@ -1,7 +1,6 @@
 """The flattest minimum, the critical step size, how much of the minima is stable (Figure 1b of paper A)."""
 
 import dataclasses
-from pathlib import Path
 
 from gdstab.studies import run as run
 from gdstab.studies.options.base import Box, LossOptions, RunOptions, SeedOptions, study_options
@@ -26,7 +25,5 @@ class Critical(LossOptions, RunOptions, SeedOptions):
     """cells along its two axes"""
     max_steps: int = 4000
     """updates at the most from each of them"""
-    out: Path = Path("runs/critical")
-    """directory of the results"""
     loss: Scalar | Vector | Linear = dataclasses.field(default_factory=Scalar)
     """what is minimised: any of these, after all other options"""

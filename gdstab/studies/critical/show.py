@@ -6,8 +6,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.critical.study import exact_curves
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import known
 
 _FINE = 601  # step sizes on the exact curves
@@ -59,12 +58,8 @@ def picture(record: records.Record) -> figures.Stable:
         measured = {name: dataset[name].values for name in ("trapped", "stable_length")}
         exact = {"step_size": fine, **exact_curves(product, options.box, fine)}
     return figures.Stable(
-        step_sizes=step_sizes,
-        share=np.array([row["share"] for row in summary["rows"]]),
-        interval=np.array([row["wilson"] for row in summary["rows"]]),
-        thresholds=2 / dataset["sharpness"].values,
-        critical_step=summary["critical_step"],
-        exact_critical_step=summary["exact_critical_step"],
-        measured=measured,
+        step_sizes=step_sizes, share=np.array([row["share"] for row in summary["rows"]]),
+        interval=np.array([row["wilson"] for row in summary["rows"]]), thresholds=2 / dataset["sharpness"].values,
+        critical_step=summary["critical_step"], exact_critical_step=summary["exact_critical_step"], measured=measured,
         exact=exact,
-    )
+    )  # fmt: skip

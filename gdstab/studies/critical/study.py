@@ -13,7 +13,7 @@ import xarray as xr
 
 from gdstab import basins, curvature, ensembles, estimators, minima, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_positive, check_resolution, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.critical import Critical
@@ -40,11 +40,7 @@ def prepare(options: Critical) -> Setting:
     """Build and check everything."""
     loss, dim, dtype = building.problem(options)
     step_sizes, what = check_step_sizes(parse_range(options.step_sizes), dtype), known(loss)
-    check_box(options.box, 2)
-    cells = math.prod(check_resolution(options.resolution, 2)) if what.hyperbola else 0
-    check_count(options.samples, "samples")
-    check_count(options.starts, "starts")
-    check_positive(options.spread, "spread")
+    cells = math.prod(options.resolution) if what.hyperbola else 0
     numbers = {"samples": options.samples * dim, "resolution": cells}
     needs = Needs({name: 3 * number * dtype.itemsize for name, number in numbers.items()})
     return Setting(loss, what, step_sizes, needs)
@@ -84,17 +80,13 @@ def summarise(setting: Setting, flattest: minima.Flattest, tops: np.ndarray, cur
     intervals = np.transpose(estimators.wilson_interval(stable, tops.size))
     columns = {"step_size": step_sizes, "stable": stable, "share": stable / tops.size, "wilson": intervals} | curves
     return {
-        "flattest": flattest.sharpness,
-        "flattest_at": np.asarray(flattest.theta, float),
-        "exact_flattest": exact,
+        "flattest": flattest.sharpness, "flattest_at": np.asarray(flattest.theta, float), "exact_flattest": exact,
         "relative_error": abs(flattest.sharpness / exact - 1) if exact else None,
-        "reached_from_starts": flattest.reached,
-        "critical_step": 2 / flattest.sharpness,
-        "exact_critical_step": setting.known.critical_step,
-        "minima": tops.size,
+        "reached_from_starts": flattest.reached, "critical_step": 2 / flattest.sharpness,
+        "exact_critical_step": setting.known.critical_step, "minima": tops.size,
         "thresholds": dict(zip(map(str, QUANTILES), np.quantile(2 / tops, QUANTILES), strict=True)),
         "rows": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
-    }
+    }  # fmt: skip
 
 
 def figure_1b(options: Critical, setting: Setting, dtype) -> dict[str, np.ndarray]:

@@ -1,7 +1,5 @@
 """Up to which step size descent converges, for every initial point of a rectangle."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import Box, LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
 
@@ -34,5 +32,3 @@ class CriticalMap(LossOptions, RunOptions, StoppingOptions, PlaneOptions):
     """cells whose centre is a critical point are moved by this much"""
     kinds: bool = True
     """tell minima from saddles where the orbits end, by the Hessian"""
-    out: Path = Path("runs/critical-map")
-    """directory of the results"""

@@ -6,8 +6,7 @@ from gdstab import figures, records
 from gdstab.studies import building
 from gdstab.studies.heatmap.study import hyperbola_in
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted, timing
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted, timing
 from gdstab.theory import known, scalar
 
 
@@ -55,12 +54,8 @@ def picture(record: records.Record) -> figures.CriticalMap:
             return scalar.ellipse_curve(step_size, product.target, product.scale)
 
     return figures.CriticalMap(
-        eta=dataset["eta"].values,
-        flagged=dataset["flag"].values,
-        all_converge=np.isinf(dataset["high"].values) & ~dataset["flag"].values,
-        box=options.box,
-        axes=tuple(map(str, dataset["eta"].dims)),
-        critical_step=record.summary["theory"]["critical_step"],
-        minima=minima,
-        level_line=lines,
-    )
+        eta=dataset["eta"].values, flagged=dataset["flag"].values,
+        all_converge=np.isinf(dataset["high"].values) & ~dataset["flag"].values, box=options.box,
+        axes=tuple(map(str, dataset["eta"].dims)), critical_step=record.summary["theory"]["critical_step"],
+        minima=minima, level_line=lines,
+    )  # fmt: skip

@@ -8,12 +8,12 @@ import xarray as xr
 
 from gdstab import basins, boundaries, stability, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_positive, check_resolution
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.critical_map import CriticalMap
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import Known, known, scalar
 
@@ -42,9 +42,7 @@ def prepare(options: CriticalMap) -> Setting:
     loss, dim, dtype = building.problem(options)
     stopping = building.build_stopping(options)
     plane = building.build_plane(options.plane, dim)
-    # All of this is checked again where it is used; here so that a mistake leaves no directory behind.
-    box = tuple(tuple(side) for side in check_box(options.box, 2).tolist())
-    shape = check_resolution(options.resolution, 2)
+    box, shape = options.box, options.resolution
     origin, directions, axes = basins.parse_plane(plane, dim)
     boundaries.check_search(dtype, **{name: getattr(options, name) for name in _SEARCH})
     size = math.prod(shape) * _BYTES_PER_CELL
@@ -59,9 +57,9 @@ def phases(options: CriticalMap) -> dict[str, Phase]:
 
 def expected_orbits(options: CriticalMap) -> int:
     """About how many orbits a run takes: scan and bisection of every cell."""
-    ratio = check_positive(options.high, "high") / check_positive(options.low, "low")
-    rounds = math.log2(math.log(max(ratio, 1 + 1e-9)) / max(options.scan - 1, 1) / check_positive(options.rtol, "rtol"))
-    return math.prod(check_resolution(options.resolution, 2)) * (1 + options.scan + max(math.ceil(rounds), 0))
+    ratio = max(options.high / options.low, 1 + 1e-9)
+    rounds = math.log2(math.log(ratio) / max(options.scan - 1, 1) / options.rtol)
+    return math.prod(options.resolution) * (1 + options.scan + max(math.ceil(rounds), 0))
 
 
 def measure(options: CriticalMap, setting: Setting, work: Work):
@@ -85,21 +83,16 @@ def summarise(found: boundaries.CriticalSteps, setting: Setting, options: Critic
     kinds = np.bincount(found.kind[found.kind >= 0], minlength=len(stability.Kind))
     against = compare(eta, setting.source, options, setting.known)
     return {
-        "cells": eta.size,
-        "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
-        "flagged": (~found.interval).sum(),
-        "flagged_share": (~found.interval).mean(),
+        "cells": eta.size, "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
+        "flagged": (~found.interval).sum(), "flagged_share": (~found.interval).mean(),
         "none_converges": (found.interval & (found.low == 0)).sum(),
         "all_converge": (found.interval & np.isinf(found.high)).sum(),
         "above": {verdict.name.lower(): at_high[verdict] for verdict in basins.ORDER},
         "kinds": {kind.name.lower(): kinds[kind] for kind in stability.Kind} if options.kinds else None,
         "moved": found.moved.sum(),
-        "theory": {name: "inf" if value == np.inf else value for name, value in against.items()},
-        "orbits": found.lanes,
-        "lane_steps": found.lane_steps,
-        "compile_seconds": found.compile_seconds,
-        "run_seconds": found.run_seconds,
-    }
+        "theory": {name: "inf" if value == np.inf else value for name, value in against.items()}, "orbits": found.lanes,
+        **picked(found, "lane_steps", "compile_seconds", "run_seconds"),
+    }  # fmt: skip
 
 
 def compare(eta: np.ndarray, source: GridSource, options: CriticalMap, what: Known) -> dict:
@@ -127,22 +120,19 @@ def compare(eta: np.ndarray, source: GridSource, options: CriticalMap, what: Kno
 
 def _dataset(found: boundaries.CriticalSteps, setting: Setting) -> xr.Dataset:
     meanings = {"flag_values": [int(v) for v in Outcome], "flag_meanings": " ".join(v.name.lower() for v in Outcome)}
+    kinds = " ".join(f"{kind.value}:{kind.name.lower()}" for kind in stability.Kind) + " -1:unknown"
     variables = {
         "eta": (found.eta, {"long_name": "critical step of the cell: middle of its bracket"}),
         "low": (found.low, {"long_name": "largest step size that converges; 0 if none does"}),
         "high": (found.high, {"long_name": "smallest step size above that does not; inf if all converge"}),
         "flag": (~found.interval, {"long_name": "the converging step sizes are no interval"}),
         "outcome": (found.outcome, {"long_name": "how the orbit ends at high", **meanings}),
-        "kind": (found.kind, {"long_name": "what the orbit converges to at low", "flag_meanings": _kind_names()}),
+        "kind": (found.kind, {"long_name": "what the orbit converges to at low", "flag_meanings": kinds}),
         "moved": (found.moved, {"long_name": "the centre is a critical point and was moved"}),
     }
     axes, source = setting.axes, setting.source
     data = {name: (axes, source.to_grid(values), attrs) for name, (values, attrs) in variables.items()}
     return xr.Dataset(data, dict(zip(axes, _centres(setting), strict=True)), {"scan": found.step_sizes.tolist()})
-
-
-def _kind_names() -> str:
-    return " ".join(f"{kind.value}:{kind.name.lower()}" for kind in stability.Kind) + " -1:unknown"
 
 
 def _centres(setting: Setting) -> list[np.ndarray]:

@@ -1,7 +1,5 @@
 """On which cycles orbits end, and their branches over the step size with all bifurcation points."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import Interval, LossOptions, RunOptions, SeedOptions, Update, study_options
 
@@ -41,5 +39,3 @@ class Cycle(Update, LossOptions, RunOptions, SeedOptions):
     starts, to a power of ten"""
     escape_radius: float = 1e3
     """diverged when the norm of the parameters exceeds this"""
-    out: Path = Path("runs/cycle")
-    """directory of the results"""

@@ -6,8 +6,7 @@ import xarray as xr
 from gdstab import figures, records
 from gdstab.studies.cycle.study import limits
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted
 
 
 def table(summary: dict) -> str:

@@ -10,12 +10,13 @@ import xarray as xr
 from gdstab import bifurcation, ensembles, estimators, orbits, sampling, theory
 from gdstab._numerics import magnitude
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.studies import building
 from gdstab.studies.building import under_descent
 from gdstab.studies.cycle import Cycle
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule
@@ -78,17 +79,7 @@ def measure(options: Cycle, setting: Setting, work: Work):
 def check_options(options: Cycle, dim: int, dtype) -> None:
     """Refuse what cannot be run."""
     check_step_sizes(options.step_size, dtype)
-    for name in ("max_period", "starts", "cycles", "branches", "max_steps"):
-        check_count(getattr(options, name), name)
-    for name in ("follow", "doublings"):
-        check_count(getattr(options, name), name, least=0)
-    check_positive(options.largest_step, "largest_step")
-    check_positive(options.escape_radius, "escape_radius")
-    if len(options.start) % dim:
-        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
-    low, high = options.box
-    if not low < high:
-        raise ValueError(f"--box takes a low and a high end, but got {options.box}; swap or widen them")
+    building.given_points(options, dim, dtype)
     if not 0 <= options.coordinate < dim:
         raise ValueError(f"--coordinate takes the index of a parameter, 0 to {dim - 1}, but got {options.coordinate}")
     low, high = limits(options)
@@ -111,7 +102,7 @@ def limits(options: Cycle) -> tuple[float, float]:
 def starting_points(options: Cycle, dim: int, dtype) -> np.ndarray:
     """The points given, or random ones, [points, dim]."""
     if options.start:
-        return np.asarray(options.start, dtype).reshape(-1, dim)
+        return building.given_points(options, dim, dtype)
     box = (options.box,) * dim
     return np.asarray(sampling.box(jax.random.key(options.seed), options.starts, box, dtype=dtype))
 
@@ -168,18 +159,11 @@ def summarise(options: Cycle, setting: Setting, search: Search, followed: list) 
                      if point["kind"] == "flip"])  # fmt: skip
     different = flips[np.diff(flips, prepend=-1.0) > 1e-9 * flips]  # mirror images double at the same step size
     return {
-        "rule": options.rule,
-        "step_size": options.step_size,
-        "starts": starts,
-        "outcomes": search.counts,
-        "cycles": [_cycle(found, starts) for found in search.attractors],
-        "unassigned": search.unassigned,
-        "range": list(limits(options)),
-        "branches": branches,
-        "doublings": different,
-        "theory": exact(options, under_descent(options, setting.loss), search),
-        "lane_steps": search.lane_steps,
-    }
+        **picked(options, "rule", "step_size"), "starts": starts, "outcomes": search.counts,
+        "cycles": [_cycle(found, starts) for found in search.attractors], "unassigned": search.unassigned,
+        "range": list(limits(options)), "branches": branches, "doublings": different,
+        "theory": exact(options, under_descent(options, setting.loss), search), "lane_steps": search.lane_steps,
+    }  # fmt: skip
 
 
 def exact(options: Cycle, product: theory.Product | None, search: Search) -> dict | None:
@@ -189,11 +173,9 @@ def exact(options: Cycle, product: theory.Product | None, search: Search) -> dic
     reduced, unit = product.reduced(options.step_size), product.reduced(1.0)
     known = {
         "doublings": [symmetric_line.PERIOD_TWO / unit, symmetric_line.PERIOD_FOUR / unit],
-        "accumulation": symmetric_line.ACCUMULATION / unit,
-        "last_bounded": symmetric_line.LAST_BOUNDED / unit,
-        "period_two_multipliers": None,
-        "period_two_error": None,
-    }
+        "accumulation": symmetric_line.ACCUMULATION / unit, "last_bounded": symmetric_line.LAST_BOUNDED / unit,
+        "period_two_multipliers": None, "period_two_error": None,
+    }  # fmt: skip
     if reduced > 1:
         pair = symmetric_line.period_two_multipliers(reduced)
         known["period_two_multipliers"] = pair
@@ -208,47 +190,31 @@ def exact(options: Cycle, product: theory.Product | None, search: Search) -> dic
 def _cycle(found: Attractor, starts: int) -> dict:
     cycle = found.cycle
     return {
-        "period": cycle.period,
-        "theta": np.asarray(cycle.theta, float).tolist(),
-        "multipliers": _complex(cycle.multipliers),
-        "neutral": int(cycle.neutral),
-        "radius": cycle.radius,
-        "stable": cycle.stable,
-        "residual": cycle.residual,
-        "lanes": found.lanes,
-        "share": found.lanes / starts,
+        **picked(cycle, "period", "neutral", "radius", "stable", "residual"), "theta": np.asarray(cycle.theta, float),
+        "multipliers": _complex(cycle.multipliers), "lanes": found.lanes, "share": found.lanes / starts,
         "interval": estimators.wilson_interval(found.lanes, starts),
-    }
+    }  # fmt: skip
 
 
 def _branch(rule: UpdateRule, loss: LossFn, branch: bifurcation.Branch) -> dict:
     return {
-        "period": branch.period,
-        "neutral": branch.neutral,
-        "points": len(branch.step_sizes),
-        "from": branch.step_sizes.min(),
-        "to": branch.step_sizes.max(),
-        "ends": list(branch.ends),
-        "share_stable": branch.stable.mean(),
+        **picked(branch, "period", "neutral", "ends"), "points": len(branch.step_sizes),
+        "from": branch.step_sizes.min(), "to": branch.step_sizes.max(), "share_stable": branch.stable.mean(),
         "bifurcations": [_point(rule, loss, point) for point in branch.bifurcations],
-    }
+    }  # fmt: skip
 
 
 def _point(rule: UpdateRule, loss: LossFn, point: bifurcation.Bifurcation) -> dict:
     found = {
         "kind": point.kind.value,
-        "step_size": point.step_size,
-        "period": point.period,
-        "birth": point.birth,
+        **picked(point, "step_size", "period", "birth"),
         "theta": np.asarray(rule.theta(point.state), float).tolist(),
         "multipliers": _complex(point.multipliers),
     }
     if point.kind is bifurcation.Kind.FLIP:
         form = bifurcation.flip_form(rule, loss, point.state, point.step_size, point.period)
         found |= {
-            "coefficient": form.coefficient,
-            "supercritical": form.supercritical,
-            "amplitude_slope": form.amplitude_slope,
+            **picked(form, "coefficient", "supercritical", "amplitude_slope"),
             "drift": jnp.linalg.norm(form.drift),
         }
     return found

@@ -1,7 +1,6 @@
 """Where shallow ReLU networks end: at which level of the loss, and how saddles are left (paper C)."""
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 from gdstab.studies import run as run
@@ -57,7 +56,5 @@ class Escape(LossOptions, RunOptions, SeedOptions):
     """updates at the most; who has no verdict then is reported as not converged"""
     chunk: int = 65_536
     """starts that are classified and written down together, at the most; fewer, where that takes longer than seconds"""
-    out: Path = Path("runs/escape")
-    """directory of the results"""
     loss: Relu = dataclasses.field(default_factory=Relu)
     """the network and its affine target"""

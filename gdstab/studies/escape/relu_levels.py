@@ -1,16 +1,22 @@
 """At which level of the loss each orbit of a shallow ReLU network ended, at which kind of point, with which neurons.
 
 Nothing is forced onto a level: an end without a vanishing gradient is *not converged*, one with a vanishing gradient
-and a loss on no level is *off the ladder*, and both are counted.
+and a loss on no level is *off the ladder*, and both are counted. `descent_with_clock` counts, as it goes, the updates
+that it spends near each level.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32
 
 from gdstab import losses
+from gdstab._types import Theta
 from gdstab.outcomes import Outcome
 from gdstab.theory import relu
+from gdstab.updates import UpdateRule, gradient_descent
 
 ZERO, OFF_LADDER, NOT_CONVERGED, CYCLING, GONE = relu.ZERO_LEVEL, relu.NO_LEVEL, -3, -4, -5
 """In place of the number of breakpoints of a level: loss zero; on no level; still moving; in a cycle; diverged."""
@@ -141,3 +147,40 @@ def level_name(level: int) -> str:
     ('n = 2', 'zero')
     """
     return NAMES[level] if level < 0 else f"n = {level}"
+
+
+class Clocked(NamedTuple):
+    """Parameters, and how many updates led to a loss near each level."""
+
+    theta: Theta
+    near: Int32[Array, " levels"]
+
+
+@lru_cache(maxsize=64)  # of numbers: it holds nothing of anybody's
+def descent_with_clock(levels: tuple[float, ...], band: float) -> UpdateRule:
+    """Gradient descent; `state.near` counts the updates whose loss is within `band` of a level, relative to it.
+
+    The loss is the one that the stopping rule asks for, so that a compiled loop evaluates it once.
+
+    Examples
+    --------
+    >>> rule = descent_with_clock((1.0, 4.0), 0.1)
+    >>> state = rule.init(jnp.array(4.0), 0.25)
+    >>> for _ in range(3):
+    ...     state = rule.step(lambda x: x**2, state, 0.25)
+    >>> float(state.theta), state.near.tolist()
+    (0.5, [1, 1])
+    """
+    descent = gradient_descent()
+
+    def begin(theta, step_size):
+        return Clocked(descent.init(theta, step_size), jnp.zeros(len(levels), jnp.int32))
+
+    def step(loss, state, step_size):
+        theta = descent.step(loss, state.theta, step_size)
+        value = loss(theta)
+        heights = jnp.asarray(levels, value.dtype)
+        close = jnp.abs(value - heights) <= jnp.asarray(band, value.dtype) * heights
+        return Clocked(theta, state.near + close.astype(jnp.int32))
+
+    return UpdateRule(begin, step, lambda state: state.theta)

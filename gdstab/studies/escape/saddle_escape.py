@@ -12,10 +12,9 @@ import numpy as np
 from gdstab import ensembles, orbits, sampling, updates
 from gdstab._numerics import sum_squares
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import pieces
 from gdstab.studies.escape import Escape
-from gdstab.studies.escape.level_clock import descent_with_clock
-from gdstab.studies.escape.relu_levels import Ladder, classify_ends
+from gdstab.studies.escape.relu_levels import Ladder, classify_ends, descent_with_clock
+from gdstab.studies.work import run_piece
 from gdstab.theory import relu
 
 _FLAT = 1e-3
@@ -91,7 +90,7 @@ def leave(
 ) -> Left:
     """Orbits from some of the `starts`, by the program that runs `size` of them."""
     least = _FLAT * min(options.radii) * -saddle.curvature
-    run = pieces.run_piece(
+    run = run_piece(
         descent_with_clock(tuple(ladder.values.tolist()), options.band), ladder.loss, points, size,
         options.saddle_step, dataclasses.replace(stopping, grad_tol=min(options.grad_tol, least)),
         keep=("state", "loss"), progress=progress,

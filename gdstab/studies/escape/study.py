@@ -15,18 +15,25 @@ import xarray as xr
 
 from gdstab import ensembles, sampling
 from gdstab._numerics import check_precision
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.basins.counting import Draw
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building, pieces
+from gdstab.studies import building
 from gdstab.studies.escape import Escape, saddle_escape, saddle_manifold
-from gdstab.studies.escape.level_clock import descent_with_clock
-from gdstab.studies.escape.relu_levels import NOT_CONVERGED, SADDLES, ZERO, Ladder, classify_ends, make_ladder
+from gdstab.studies.escape.relu_levels import (
+    NOT_CONVERGED,
+    SADDLES,
+    ZERO,
+    Ladder,
+    classify_ends,
+    descent_with_clock,
+    make_ladder,
+)
 from gdstab.studies.escape.saddle_escape import Saddle
 from gdstab.studies.escape.summary import summarise
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
-from gdstab.studies.work import Needs, Work
+from gdstab.studies.work import Needs, Work, cut, joined, run_piece
 
 PHASES = {
     "descent": "random starts", "saddle": "balls around the saddle", "walks": "orbits step by step",
@@ -59,16 +66,8 @@ class Unit(NamedTuple):
 def prepare(options: Escape) -> Setting:
     """Build and check everything, so that a mistake leaves no directory behind."""
     dtype = check_precision(options.precision)
-    for name in ("samples", "ball_starts", "cells", "chunk", "walks", "walk_steps"):
-        check_count(getattr(options, name), name)
     if options.manifold_cells == 1:
         raise ValueError("--manifold-cells takes 0, for none, or at least 2 points along each axis, but got 1")
-    for name in ("spread", "saddle_step", "reach"):
-        check_positive(getattr(options, name), name)
-    if not options.radii or min(options.radii) <= 0:
-        raise ValueError(f"--radii takes at least one radius, all of them positive, but got {options.radii}")
-    if not 0 < options.band < 0.5:
-        raise ValueError(f"expected --band between 0 and 0.5, got {options.band}; levels must not meet")
     building.check_tolerances(options)  # a level above zero is met by the gradient alone
     loss, dim = building.build_loss(options.loss)
     ladder = make_ladder(loss, options.rtol)
@@ -138,7 +137,7 @@ def measure(options: Escape, setting: Setting, work: Work):
         work.enter(PHASES["manifold"])
         manifold = saddle_manifold.compute(options, setting.ladder, setting.dtype, part)
     descents = join_descents(options, parts)
-    around = saddle_escape.apart(options, pieces.joined(_of("saddle", parts)))
+    around = saddle_escape.apart(options, joined(_of("saddle", parts)))
     around |= {f"walk_{name}": value for name, value in parts[Unit("walks")].items()}
     summary = summarise(options, setting, descents, around) | {"figures": ["figure", "network"]}
     if manifold is not None:
@@ -159,10 +158,10 @@ def units(options: Escape, kept: Sequence[dict]) -> Iterator[tuple[Unit, ensembl
     pace = ensembles.Pace(_size(options, options.samples))
     lengths = iter([len(part["near"]) for part in kept if "near" in part])
     for step in range(len(parse_range(options.step_sizes))):
-        yield from ((Unit("descent", step, *span), pace) for span in pieces.cut(options.samples, lengths, pace))
+        yield from ((Unit("descent", step, *span), pace) for span in cut(options.samples, lengths, pace))
     pace = ensembles.Pace(_size(options, _around(options)))
     lengths = iter([len(part["stay"]) for part in kept if "stay" in part])
-    yield from ((Unit("saddle", 0, *span), pace) for span in pieces.cut(_around(options), lengths, pace))
+    yield from ((Unit("saddle", 0, *span), pace) for span in cut(_around(options), lengths, pace))
     yield Unit("walks"), pace
 
 
@@ -184,7 +183,7 @@ def _descent(options: Escape, setting: Setting, unit: Unit, _, progress) -> dict
     """Some random starts with one step size, run to their ends, and these classified."""
     points = setting.draw(unit.start, unit.stop)
     rule = descent_with_clock(tuple(setting.ladder.values.tolist()), options.band)
-    tile = pieces.run_piece(
+    tile = run_piece(
         rule, setting.ladder.loss, points, _size(options, options.samples), float(setting.step_sizes[unit.step]),
         setting.stopping, keep=("state", "loss"), progress=progress,
     )  # fmt: skip
@@ -225,7 +224,7 @@ def _saddle(options: Escape, setting: Setting, unit: Unit, _, progress) -> dict:
 
 def _walks(options: Escape, setting: Setting, _, parts: dict[Unit, dict], *__) -> dict:
     """The random starts of the first step size that stayed longest, and one from each ball; every update of them."""
-    first = pieces.joined([part for unit, part in parts.items() if (unit.kind, unit.step) == ("descent", 0)])
+    first = joined([part for unit, part in parts.items() if (unit.kind, unit.step) == ("descent", 0)])
     level, near = first["level"], first["near"]
     arrived = np.flatnonzero(level == ZERO)
     longest = [
@@ -251,7 +250,7 @@ _WORK = {"descent": _descent, "saddle": _saddle, "walks": _walks}
 
 def join_descents(options: Escape, parts: dict) -> dict[str, np.ndarray]:
     """The ends of all random starts, `[steps, samples]`, and `near` `[steps, samples, levels]`."""
-    found = pieces.joined(_of("descent", parts))
+    found = joined(_of("descent", parts))
     shape = len(parse_range(options.step_sizes)), options.samples
     return {name: value.reshape(*shape, *value.shape[1:]) for name, value in found.items()}
 

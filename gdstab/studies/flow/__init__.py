@@ -1,7 +1,6 @@
 """How far descent strays from gradient flow, the curvature along it, and the bound of paper D."""
 
 import dataclasses
-from pathlib import Path
 
 from gdstab.studies import run as run
 from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, study_options
@@ -46,7 +45,5 @@ class Flow(LossOptions, RunOptions, SeedOptions):
     """steps of the solver between two recorded times, at the most"""
     escape_radius: float = 1e6
     """the flow has escaped when the norm of the parameters exceeds this"""
-    out: Path = Path("runs/flow")
-    """directory of the results"""
     loss: Loss = dataclasses.field(default_factory=lambda: Linear(widths=(3, 3, 3)))
     """what is minimised: any of these, after all other options"""

@@ -4,8 +4,7 @@ import numpy as np
 
 from gdstab import figures, records
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 
 
 def table(summary: dict) -> str:

@@ -9,15 +9,14 @@ import xarray as xr
 
 from gdstab import flow, sampling
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.losses import ConvolutionalNetwork, NetworkRisk
 from gdstab.losses.pullback import Identity, Pullback
 from gdstab.studies import building, training
 from gdstab.studies.flow import Flow, tube
 from gdstab.studies.flow.tube import Tube
-from gdstab.studies.memory import check_memory
 from gdstab.studies.phases import SAVING, Phase, count
-from gdstab.studies.work import Needs, Work
+from gdstab.studies.work import Needs, Work, check_memory
 
 _SPREAD = 0.3  # of random starts, near zero, as in the paper
 _KINK_STEPS = 256  # of the flow in one of descent, where networks have kinks: leaves below 1 % of the deviation
@@ -86,27 +85,14 @@ def measure(options: Flow, setting: Setting, work: Work):
         ways.append(follow(setting.loss, start, setting.step_sizes, options))
         count(work.progress)
     return to_dataset(ways), {
-        "parameters": setting.starts.shape[1],
-        "step_sizes": setting.step_sizes,
-        "kinks": has_kinks(setting.loss),
+        "parameters": setting.starts.shape[1], "step_sizes": setting.step_sizes, "kinks": has_kinks(setting.loss),
         "ways": [summarise(setting.loss, way) for way in ways],
         "figures": ["figure", *(f"start_{number}" for number in range(1, len(ways)))],
-    }
+    }  # fmt: skip
 
 
 def check_options(options: Flow, dtype) -> np.ndarray:
     """The step sizes, the largest first; refuses what cannot be run."""
-    for name in ("points", "starts", "samples", "num_matvecs", "max_steps"):
-        check_count(getattr(options, name), name)
-    check_count(options.curvature_points, "curvature_points", least=2)
-    for name in ("seed", "dense_limit"):
-        check_count(getattr(options, name), name, least=0)
-    for name in ("step_size", "time", "radius", "rtol", "atol", "escape_radius"):
-        check_positive(getattr(options, name), name)
-    if options.flow_step is not None:
-        check_positive(options.flow_step, "flow_step")
-    for ratio in options.ratios:
-        check_count(ratio, "--ratios", least=2)
     if options.time < options.step_size:
         raise ValueError(
             f"--time takes at least one step of {options.step_size:g}, but got {options.time:g}; lengthen it"
@@ -117,15 +103,10 @@ def check_options(options: Flow, dtype) -> np.ndarray:
 
 def starting_points(options: Flow, loss: LossFn, dim: int, dtype) -> np.ndarray:
     """The points given, or random ones, [points, dim]."""
-    if len(options.start) % dim:
-        raise ValueError(f"--start takes {dim} numbers for each point, but got {len(options.start)}; give whole points")
     if options.start:
-        points = np.asarray(options.start, dtype).reshape(-1, dim)
-        if not np.isfinite(points).all():
-            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
-        return points
+        return building.given_points(options, dim, dtype)
     network = isinstance(_inside(loss), NetworkRisk)
-    spread = (1.0 if network else _SPREAD) if options.spread is None else check_positive(options.spread, "spread")
+    spread = (1.0 if network else _SPREAD) if options.spread is None else options.spread
     if network:
         return training.random_networks(options.loss, loss, options.starts, spread, options.seed, dtype)
     return np.asarray(sampling.gaussian(jax.random.key(options.seed), options.starts, dim, spread, dtype=dtype))
@@ -158,7 +139,7 @@ def follow(loss: LossFn, start: np.ndarray, step_sizes: np.ndarray, options: Flo
     """Flow and descent with every step size from one start, and the curvature along the way that the flow came."""
     found = flow.deviation(
         loss, jnp.asarray(start), step_sizes, options.time, points=options.points, estimate_error=True,
-        observe=_itself, rtol=options.rtol, atol=options.atol, step=flow_step(options, loss),
+        observe=itself, rtol=options.rtol, atol=options.atol, step=flow_step(options, loss),
         max_steps=options.max_steps, escape_radius=options.escape_radius,
     )  # fmt: skip
     found = jax.tree.map(np.asarray, found)
@@ -240,18 +221,12 @@ def _row(way: Way, number: int, grid: np.ndarray, error: float) -> dict:
     rounding = rounding * (np.linalg.norm(way.start) + found.travelled[number, : last + 1])
     held, known = distance <= bound + error + rounding, np.isfinite(bound) & (distance > 10 * error)
     return {
-        "step_size": eta,
-        "largest": distance.max(),
-        "end": distance[last],
-        "travelled": found.travelled[number, last],
-        "drift": way.drift[number, : last + 1].max(),
-        "loss": found.loss[number, last],
-        "bound_until": tube.holds_until(way.times, bound),
-        "local_bound_until": tube.holds_until(way.times, local),
-        "bound_holds": bool(held.all()),
-        "looseness": (bound[known] / distance[known])[-1] if known.any() else None,
+        "step_size": eta, "largest": distance.max(), "end": distance[last], "travelled": found.travelled[number, last],
+        "drift": way.drift[number, : last + 1].max(), "loss": found.loss[number, last],
+        "bound_until": tube.holds_until(way.times, bound), "local_bound_until": tube.holds_until(way.times, local),
+        "bound_holds": bool(held.all()), "looseness": (bound[known] / distance[known])[-1] if known.any() else None,
         "above_threshold_from": float(grid[above[0]]) if above.size else None,
-    }
+    }  # fmt: skip
 
 
 def to_dataset(ways: list[Way]) -> xr.Dataset:
@@ -288,5 +263,6 @@ def _pad(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, rest, constant_values=-1 if values.dtype.kind == "i" else np.nan)
 
 
-def _itself(theta):
+def itself(theta):
+    """What is kept of a point: all of it."""
     return theta

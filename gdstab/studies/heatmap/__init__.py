@@ -1,7 +1,5 @@
 """Where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import Box, LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
 
@@ -18,5 +16,3 @@ class Heatmap(LossOptions, RunOptions, StoppingOptions, PlaneOptions):
     """cells along the two axes; orbits start at their centres"""
     ellipse: bool = True
     """draw the exact trapping ellipse, where it is known"""
-    out: Path = Path("runs/heatmap")
-    """directory of the results"""

@@ -12,8 +12,7 @@ from gdstab.studies import building
 from gdstab.studies.heatmap import Heatmap
 from gdstab.studies.heatmap.study import hyperbola_in
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted, timing
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted, timing
 from gdstab.theory import known, scalar
 
 _MOST_PARAMETERS, _SEEKERS, _CORRECTIONS = 32, 40, 30  # of the search for minima in the plane

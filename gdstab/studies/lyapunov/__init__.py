@@ -1,7 +1,5 @@
 """How fast neighbouring orbits part, and what stays bounded: cycles, quasi-periodic or chaotic orbits."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import (
     Box,
@@ -51,5 +49,3 @@ class Lyapunov(Update, LossOptions, RunOptions, SeedOptions, StoppingOptions):
     directions, one after the other; by default the first two parameters"""
     confidence: float = 0.95
     """of every interval"""
-    out: Path = Path("runs/lyapunov")
-    """directory of the results"""

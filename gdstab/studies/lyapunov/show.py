@@ -6,8 +6,7 @@ import numpy as np
 
 from gdstab import basins, figures, records
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 
 _REGIMES = tuple(kind.name.lower() for kind in basins.BOUNDED)
 _MOST_ROWS = 36
@@ -68,19 +67,12 @@ def draw(record: records.Record) -> dict:
     picture = figures.Exponents(
         step_sizes=column("step_size"),
         exponent=np.stack([column("exponent", name) for name in ("low", "median", "high")], axis=-1),
-        shares={name: column("shares", name, "value") for name in _REGIMES},
-        bounded=column("bounded_share", "value"),
-        closed_form=column("closed_form") if known else None,
-        along=on_line("along"),
-        across=on_line("across"),
-        critical_step=rows[0]["step_size"] / rows[0]["reduced"] if known else None,
-        field=field.values,
-        box=options.map_box,
-        axes=field.dims,
-        map_step_size=options.map_step_size,
-        map_steps=options.map_steps,
+        shares={name: column("shares", name, "value") for name in _REGIMES}, bounded=column("bounded_share", "value"),
+        closed_form=column("closed_form") if known else None, along=on_line("along"), across=on_line("across"),
+        critical_step=rows[0]["step_size"] / rows[0]["reduced"] if known else None, field=field.values,
+        box=options.map_box, axes=field.dims, map_step_size=options.map_step_size, map_steps=options.map_steps,
         confidence=options.confidence,
-    )
+    )  # fmt: skip
     return {"figure": figures.draw_lyapunov(picture)}
 
 

@@ -11,8 +11,7 @@ import xarray as xr
 
 from gdstab import basins, lyapunov, sampling, theory
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_resolution, check_step_sizes
-from gdstab.estimators.intervals import check_confidence
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building
@@ -20,6 +19,7 @@ from gdstab.studies.building import under_descent
 from gdstab.studies.lyapunov import Lyapunov, collapse
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
+from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
 from gdstab.updates import UpdateRule
 
@@ -51,8 +51,6 @@ def prepare(options: Lyapunov) -> Setting:
     check_numbers(options, dtype)
     stopping = building.build_stopping(options)
     box = building.expand_box(options.box, dim)
-    check_box(options.map_box, 2)
-    check_resolution(options.resolution, 2)
     rule.init(jnp.zeros(dim, dtype), 1.0)
     origin, directions, axes = basins.parse_plane(building.build_plane(options.plane, dim), dim)
     lanes, cells = len(step_sizes) * options.starts, math.prod(options.resolution)
@@ -65,11 +63,8 @@ def prepare(options: Lyapunov) -> Setting:
 
 
 def check_numbers(options: Lyapunov, dtype: np.dtype) -> None:
-    """Refuse numbers of updates and starts, and shares, that nothing could be done with."""
+    """Refuse step sizes, and numbers of updates, that nothing could be done with."""
     check_step_sizes(options.map_step_size, dtype)
-    for name in ("starts", "line_starts", "line_steps", "max_period"):
-        check_count(getattr(options, name), name, least=2)
-    check_confidence(options.confidence)
     least = anchor_stride(options.max_period) + 2 * options.max_period
     if options.max_steps < least:
         raise ValueError(
@@ -140,8 +135,7 @@ def summarise(
             row.update(extra)
     known = field[np.isfinite(field)]
     return {
-        "starts": options.starts,
-        "confidence": options.confidence,
+        **picked(options, "starts", "confidence"),
         "rows": rows,
         "map": {
             "step_size": options.map_step_size,
@@ -152,8 +146,7 @@ def summarise(
             "quantiles": dict(zip(_QUANTILES, np.quantile(known, _QUANTILES), strict=True)) if known.size else None,
         },
         "lane_steps": found.lane_steps + field.size * options.map_steps,
-        "compile_seconds": found.compile_seconds,
-        "run_seconds": found.run_seconds,
+        **picked(found, "compile_seconds", "run_seconds"),
     }
 
 

@@ -1,7 +1,5 @@
 """Optimisers as maps: multipliers, thresholds found and predicted, the edge of stability."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import (
     Interval,
@@ -50,5 +48,3 @@ class Multipliers(Update, LossOptions, RunOptions, SeedOptions, StoppingOptions)
     """updates of the orbit"""
     every: int = 10
     """the curvature along the orbit is taken every so many updates"""
-    out: Path = Path("runs/multipliers")
-    """directory of the results"""

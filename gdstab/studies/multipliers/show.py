@@ -5,8 +5,7 @@ import numpy as np
 from gdstab import figures, records
 from gdstab.studies.multipliers.study import critical_curvature
 from gdstab.studies.options import read
-from gdstab.studies.tables import counted
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, counted
 
 _MOST = 12  # multipliers in the table
 
@@ -72,7 +71,4 @@ def draw(record: records.Record) -> dict:
     values, reach = (dataset[name].values @ np.array([1, 1j]) for name in ("multipliers", "numerical_range"))
     here = figures.MultiplierMap(options.rule, options.step_size, options.beta, values, reach)
     edge = figures.StabilityEdge(options.rule, options.step_size, *orbit, critical_curvature(options))
-    return {
-        "figure": figures.draw_multipliers(figures.StabilityPlane(*plane), here),
-        "orbit": figures.draw_edge(edge),
-    }
+    return {"figure": figures.draw_multipliers(figures.StabilityPlane(*plane), here), "orbit": figures.draw_edge(edge)}

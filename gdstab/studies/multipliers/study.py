@@ -8,14 +8,13 @@ curvature that the rule sees along it. Adaptive rules are held at the second mom
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import curvature, ensembles, orbits, sampling, stability, theory, updates
+from gdstab import curvature, ensembles, orbits, stability, theory, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_resolution, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
 from gdstab.studies.multipliers import Multipliers, stability_diagram
@@ -59,8 +58,8 @@ def prepare(options: Multipliers) -> Setting:
     stopping = building.build_stopping(options)
     _check(options, dtype)
     building.build_rule(options)
-    start = _start(options, dim, dtype)
-    _check_point(options, loss, dtype)
+    start = building.one_start(options, dim, dtype)
+    _check_point(options, loss, dim, dtype)
     orbit = options.num_steps * dim * dtype.itemsize * (2 if options.rule in optimisers.ADAPTIVE else 1)
     lanes = total_lanes(options)
     memory = {"num_steps": orbit, "resolution": lanes * (2 * dim + 1) * dtype.itemsize}
@@ -94,7 +93,7 @@ def measure(options: Multipliers, setting: Setting, work: Work):
 
 def total_lanes(options: Multipliers) -> int:
     """How many orbits the engine runs."""
-    steps, betas = check_resolution(options.resolution, 2)
+    steps, betas = options.resolution
     return steps * (betas if options.rule in optimisers.MOMENTUM else 1)
 
 
@@ -232,36 +231,16 @@ def _check(options: Multipliers, dtype) -> None:
             f"{', '.join(optimisers.KNOWN)}, or look at its orbits"
         )
     check_step_sizes(options.step_size, dtype)
-    check_resolution(options.resolution, 2)
-    for name in ("num_steps", "every"):
-        check_count(getattr(options, name), name)
-    for name in ("displacement", "spread"):
-        check_positive(getattr(options, name), name)
-    if options.nu is not None:
-        check_positive(options.nu, "nu")
     if options.every > options.num_steps:
         raise ValueError(f"--every {options.every} leaves nothing of the --num-steps {options.num_steps}; lower it")
-    low, high = options.betas
-    if not 0 <= low < high < 1:
-        raise ValueError(f"--betas takes two momenta, 0 <= first < last < 1, but got {low} and {high}")
-    if min(options.resolution) < 2:
-        raise ValueError(f"--resolution takes at least 2 step sizes and 2 momenta, but got {options.resolution}")
 
 
-def _start(options: Multipliers, dim: int, dtype) -> np.ndarray:
-    for name in ("start", "point"):
-        given = getattr(options, name)
-        if given and len(given) != dim:
-            raise ValueError(f"--{name} takes the {dim} parameters of the loss, but got {len(given)} numbers")
-    if options.start:
-        return np.asarray(options.start, dtype)
-    return np.asarray(sampling.gaussian(jax.random.key(options.seed), 1, dim, options.spread, dtype=dtype))[0]
-
-
-def _check_point(options: Multipliers, loss: LossFn, dtype) -> None:
+def _check_point(options: Multipliers, loss: LossFn, dim: int, dtype) -> None:
     """Refuse a point beside a saddle: no step size is stable there, whatever the rule."""
     if not options.point:
         return
+    if len(options.point) != dim:
+        raise ValueError(f"--point takes the {dim} parameters of the loss, but got {len(options.point)} numbers")
     point = jnp.asarray(options.point, dtype)
     theta = stability.fixed_point(updates.gradient_descent(), loss, point, options.step_size).theta
     values = np.asarray(curvature.eigenvalues(loss, theta)) + options.weight_decay

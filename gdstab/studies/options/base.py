@@ -2,17 +2,25 @@
 
 import dataclasses
 import inspect
+import re
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, dataclass_transform
 
 from gdstab.studies.options.losses import Loss, Scalar
 
 T = TypeVar("T")
+RUNS = Path("runs")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def study_options(kind: type[T]) -> type[T]:
-    """A frozen dataclass, its own fields before those that it inherits: so they stand in the help."""
+    """A frozen dataclass, its own fields before those that it inherits: so they stand in the help.
+
+    Results of a study lie in a directory that is called after it, unless it says another one.
+    """
+    if "out" not in vars(kind) and getattr(kind, "out", None) == RUNS / "study":
+        kind.out = RUNS / re.sub("(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
+        kind.__annotations__["out"] = Path
     made = dataclasses.dataclass(frozen=True, kw_only=True)(kind)
     fields = made.__dataclass_fields__
     own = {name: fields[name] for name in inspect.get_annotations(kind)}
@@ -27,7 +35,7 @@ class RunOptions:
 
     precision: Literal[32, 64] = 64
     """bits of a number"""
-    out: Path = Path("runs/study")
+    out: Path = RUNS / "study"
     """directory of the results"""
     overwrite: bool = False
     """replace the run that is in the directory"""
@@ -77,16 +85,7 @@ class PlaneOptions:
 
 
 RuleName: TypeAlias = Literal[
-    "descent",
-    "heavy-ball",
-    "nesterov",
-    "rmsprop",
-    "adam",
-    "adamw",
-    "adagrad",
-    "lion",
-    "sign",
-    "normalised",
+    "descent", "heavy-ball", "nesterov", "rmsprop", "adam", "adamw", "adagrad", "lion", "sign", "normalised"
 ]
 
 

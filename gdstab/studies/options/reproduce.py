@@ -1,6 +1,6 @@
 """The figures of the papers: `gdstab reproduce`. Each is the options of a study with the paper's numbers as defaults.
 
-A figure more takes an entry of `FIGURES` here and a module of `gdstab.studies.reproduce`.
+A figure more takes an entry of `FIGURES` here and one in `gdstab.studies.reproduce`.
 """
 
 import dataclasses
@@ -118,15 +118,8 @@ class FigureD3(FigureD1):
     """directory of the results"""
 
 
-FIGURES = {
-    "A.1a": FigureA1a,
-    "A.1b": FigureA1b,
-    "A.2": FigureA2,
-    "D.1": FigureD1,
-    "D.2": FigureD2,
-    "D.3": FigureD3,
-}
-"""By name: the options of each. `A.1a` is drawn by `gdstab.studies.reproduce.a_1a`, and so on."""
+FIGURES = {"A.1a": FigureA1a, "A.1b": FigureA1b, "A.2": FigureA2, "D.1": FigureD1, "D.2": FigureD2, "D.3": FigureD3}
+"""By name: the options of each. `D.1` is drawn by `gdstab.studies.reproduce.d_1`, and so on."""
 
 
 def options_of(name: str) -> type:

@@ -1,7 +1,5 @@
 """Where single orbits go, step by step (Figure 2 of paper A)."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import Box, LossOptions, RunOptions, StoppingOptions, study_options
 
@@ -19,5 +17,3 @@ class Orbit(LossOptions, RunOptions, StoppingOptions):
     """initial points, one after the other; by default a fan of points in each panel"""
     num_steps: int = 60
     """updates to draw and to keep"""
-    out: Path = Path("runs/orbit")
-    """directory of the results"""

@@ -6,8 +6,7 @@ from gdstab import figures, records
 from gdstab.sampling import grid
 from gdstab.studies import building
 from gdstab.studies.options import read
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import known
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from gdstab import ensembles, orbits, updates
 from gdstab._types import LossFn
-from gdstab._validate import check_box, check_count, check_step_sizes
+from gdstab._validate import check_box, check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.studies import building
@@ -41,7 +41,6 @@ def prepare(options: Orbit) -> Setting:
     """Build and check everything."""
     loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
-    check_count(options.num_steps, "num_steps", least=0)
     boxes = _boxes(options, loss)
     starts = _starts(options, boxes, dim).astype(dtype)
     size = starts.size * (options.num_steps + 1) * dtype.itemsize
@@ -96,12 +95,7 @@ def _boxes(options: Orbit, loss: LossFn) -> np.ndarray:
 def _starts(options: Orbit, boxes: np.ndarray, dim: int) -> np.ndarray:
     """Initial points `[panels, orbits, dim]`."""
     if options.start:
-        if len(options.start) % dim:
-            raise ValueError(f"--start takes points of {dim} numbers each, but got {len(options.start)} numbers")
-        if not np.isfinite(options.start).all():
-            raise ValueError(f"--start takes finite numbers, but got {options.start}; replace inf and nan")
-        points = np.reshape(options.start, (1, -1, dim))
-        return np.repeat(points, len(boxes), axis=0)
+        return np.repeat(building.given_points(options, dim, float)[None], len(boxes), axis=0)
     if dim != 2:
         raise ValueError(f"the loss has {dim} parameters: give the initial points with --start, {dim} numbers each")
     return boxes[:, None, :, 0] + np.asarray(FAN) * (boxes[:, None, :, 1] - boxes[:, None, :, 0])

@@ -1,7 +1,5 @@
 """Where linear networks end: at global minima, or at which saddles (the conjecture of paper B)."""
 
-from pathlib import Path
-
 from gdstab.studies import run as run
 from gdstab.studies.options.base import RunOptions, SeedOptions, study_options
 
@@ -50,5 +48,3 @@ class Overfitting(RunOptions, SeedOptions):
     """diverged when the norm of the parameters exceeds this"""
     max_steps: int = 200_000
     """updates of descent at the most"""
-    out: Path = Path("runs/overfitting")
-    """directory of the results"""

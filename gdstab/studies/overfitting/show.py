@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from gdstab import figures, records
 from gdstab.studies.options import read
 from gdstab.studies.overfitting.units import stair_spread
-from gdstab.studies.tables import number
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns, number
 
 
 def table(summary: dict) -> str:

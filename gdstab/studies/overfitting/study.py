@@ -12,15 +12,14 @@ import xarray as xr
 
 from gdstab import ensembles, updates
 from gdstab._numerics import check_precision
-from gdstab._validate import check_count, check_positive
+from gdstab._validate import check_count
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building, pieces
+from gdstab.studies import building
 from gdstab.studies.overfitting import Overfitting, endings, lingering, units
 from gdstab.studies.overfitting.endings import GONE, UNDECIDED, UNIDENTIFIED, Target
-from gdstab.studies.overfitting.summary import summarise
-from gdstab.studies.overfitting.units import Unit, network_widths, phase_of, stair_spread, starts, step_size
+from gdstab.studies.overfitting.units import Unit, network_widths, phase_of, stair_spread, starts, step_size, summarise
 from gdstab.studies.phases import SAVING, Phase
-from gdstab.studies.work import Needs, Work
+from gdstab.studies.work import Needs, Work, cut, joined, run_piece
 
 NUM_CURVES = 6
 """Orbits of the staircase."""
@@ -37,7 +36,9 @@ class Setting(NamedTuple):
 def prepare(options: Overfitting) -> Setting:
     """Draw the targets and check everything."""
     dtype = check_precision(options.precision)
-    _check(options)
+    for name in ("starts", "flow_starts"):
+        check_count(getattr(options, name), name, least=options.datasets)
+    _stopping(options)
     building.check_tolerances(options)  # saddles are met by the gradient alone
     problems = [
         [endings.draw_target(widths, options.seed, number, dtype) for number in range(options.datasets)]
@@ -80,7 +81,7 @@ def gather(options: Overfitting, setting: Setting, work: Work) -> dict[Unit, dic
     for unit in units.units(options):
         found, pace, target = [], ensembles.Pace(total), setting.problems[unit.network][unit.data]
         lengths = (len(part["stratum"]) for part in itertools.islice(kept, number, max(known, number)))
-        for span in pieces.cut(total, lengths, pace) if unit.kind == "descent" else [(0, 0)]:
+        for span in cut(total, lengths, pace) if unit.kind == "descent" else [(0, 0)]:
             if number >= known:
                 work.enter(phase_of(options, unit))
                 kept.append(_WORK[unit.kind](options, target, unit._replace(span=span), setting.dtype, work.progress))
@@ -88,7 +89,7 @@ def gather(options: Overfitting, setting: Setting, work: Work) -> dict[Unit, dic
                 keep(kept[number])
             found.append(kept[number])
             number += 1
-        parts[unit] = pieces.joined(found)
+        parts[unit] = joined(found)
     return parts
 
 
@@ -107,23 +108,6 @@ def _memory(options: Overfitting, dtype) -> dict[str, int]:
     return {name: 2 * number * entries * dtype.itemsize for name, number in lanes.items()}
 
 
-def _check(options: Overfitting) -> None:
-    """So that a mistake leaves no directory behind."""
-    for name in ("inputs", "hidden", "outputs", "datasets", "special_starts", "lingering_starts"):
-        check_count(getattr(options, name), name)
-    for name in ("starts", "flow_starts"):
-        check_count(getattr(options, name), name, least=options.datasets)
-    for number in options.hidden_layers:
-        check_count(number, "hidden_layers")
-    for name in ("spread", "step_share", "time", "flow_tol"):
-        check_positive(getattr(options, name), name)
-    for spread in options.lingering_spreads:
-        check_positive(spread, "lingering_spreads")
-    if not (options.hidden_layers and options.lingering_spreads and 0 < options.band < 0.5):
-        raise ValueError("expected at least one of --hidden-layers and --lingering-spreads, and --band below 0.5")
-    _stopping(options)
-
-
 def _stopping(options: Overfitting) -> StoppingRule:
     names = ("loss_tol", "grad_tol", "escape_radius", "max_steps")
     return StoppingRule(**{name: getattr(options, name) for name in names})
@@ -132,7 +116,7 @@ def _stopping(options: Overfitting) -> StoppingRule:
 def _descend(options, target, theta, network, size, progress=None) -> dict:
     """Run descent to its end, as some of `size` starts: stratum, outcome, loss and steps per start."""
     step, rule, keep = step_size(options, target, network), updates.gradient_descent(), ("theta", "loss")
-    ends = pieces.run_piece(rule, target.loss, theta, size, step, _stopping(options), keep=keep, progress=progress)
+    ends = run_piece(rule, target.loss, theta, size, step, _stopping(options), keep=keep, progress=progress)
     stratum, disagrees = endings.identify(target, ends.theta, ends.loss, ends.outcome)
     return {
         "stratum": stratum, "disagrees": disagrees, "outcome": ends.outcome, "loss": ends.loss, "steps": ends.steps,

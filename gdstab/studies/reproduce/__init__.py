@@ -1,7 +1,8 @@
-"""The figures of the papers, drawn again, their numbers beside ours: each module is one, and `run` finds it by name.
+"""The figures of the papers, drawn again, their numbers beside ours; `run` finds them by name.
 
-A module has `prepare`, `phases` and `measure` as every study has, `compare(options, summary, dataset) -> rows`,
-`shows(options) -> text` and `draw(record)`; its options stand in `gdstab.studies.options.reproduce.FIGURES`.
+`a` holds those of paper A; those of D are modules. Each has `prepare`, `phases` and `measure` as every study has,
+`compare(options, summary, dataset) -> rows`, `shows(options) -> text` and `draw(record)`; its options stand in
+`gdstab.studies.options.reproduce.FIGURES`.
 """
 
 from collections.abc import Callable

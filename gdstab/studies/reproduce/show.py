@@ -3,7 +3,7 @@
 from gdstab import records
 from gdstab.studies.options import read
 from gdstab.studies.reproduce.study import Row, figure_of
-from gdstab.studies.tables import table as columns
+from gdstab.studies.tables import columns
 
 
 def table(summary: dict) -> str:

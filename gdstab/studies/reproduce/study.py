@@ -1,6 +1,7 @@
 """What a figure of a paper measures: what its module does, and then the numbers of the paper beside ours."""
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -37,13 +38,27 @@ class Reproduction(NamedTuple):
         return [Row(**row) for row in self.record.summary["reproduction"]["rows"]]
 
 
-def figure_of(options: Any) -> ModuleType:
-    """The module that draws a figure, by its options.
+class Figure(NamedTuple):
+    """How a figure is made: as a study is, and held against the paper."""
+
+    prepare: Callable
+    phases: Callable
+    measure: Callable
+    draw: Callable
+    shows: Callable
+    compare: Callable
+
+
+def figure_of(options: Any) -> ModuleType | Figure:
+    """How a figure is made, by its options: a module, or what has the same functions.
 
     >>> figure_of(FIGURES["D.2"]()).__name__
     'gdstab.studies.reproduce.d_2'
     """
-    name = next(name for name, kind in FIGURES.items() if type(options) is kind)
+    kinds = type(options).__mro__
+    name = [name for kind in kinds for name, known in FIGURES.items() if kind is known][-1]  # D.3 is a kind of D.1
+    if name.startswith("A."):
+        return importlib.import_module("gdstab.studies.reproduce.a").FIGURES[name]
     return importlib.import_module(f"gdstab.studies.reproduce.{name.lower().replace('.', '_')}")
 
 

@@ -1,7 +1,6 @@
 """The spectrum of the Hessian at a point, along an orbit, or at random minima."""
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 from gdstab.studies import run as run
@@ -33,7 +32,5 @@ class Spectrum(LossOptions, RunOptions, SeedOptions):
     """Hessian-vector products of Lanczos, above that limit"""
     num_probes: int = 16
     """random vectors of the density, above that limit"""
-    out: Path = Path("runs/spectrum")
-    """directory of the results"""
     loss: Loss = dataclasses.field(default_factory=lambda: Linear(widths=(3, 3, 3)))
     """what is minimised: any of these, after all other options"""

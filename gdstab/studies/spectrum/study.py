@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import curvature, ensembles, orbits, sampling, updates
+from gdstab import curvature, ensembles, orbits, updates
 from gdstab._types import LossFn, Point
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_step_sizes
 from gdstab.studies import building
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.spectrum import Spectrum
@@ -29,12 +29,7 @@ def prepare(options: Spectrum) -> Setting:
     """Build and check everything."""
     loss, dim, dtype = building.problem(options)
     step_sizes = np.atleast_1d(check_step_sizes(options.step_sizes, dtype))
-    for name in ("every", "samples", "num_matvecs"):
-        check_count(getattr(options, name), name)
-    for name, least in (("num_steps", 0), ("num_probes", 2), ("dense_limit", 0)):
-        check_count(getattr(options, name), name, least=least)
-    check_positive(options.spread, "spread")
-    start = _start(options, dim, dtype)
+    start = building.one_start(options, dim, dtype)
     points = {"orbit": options.num_steps + 1, "minima": options.samples, "point": 1}[options.where]
     size = points * dim * dtype.itemsize
     needs = Needs({"samples" if options.where == "minima" else "num_steps": 2 * size}, 2 * size)
@@ -106,15 +101,6 @@ def summarise(options: Spectrum, steps, values: np.ndarray, losses: np.ndarray, 
         "where": options.where, "parameters": dim, "dense": dense, "thresholds": 2 / step_sizes,
         "largest": [tops.min(), tops.max()] if tops.size else None, "rows": rows,
     }  # fmt: skip
-
-
-def _start(options: Spectrum, dim: int, dtype) -> np.ndarray:
-    if not options.start:
-        key = jax.random.key(options.seed)
-        return np.asarray(sampling.gaussian(key, 1, dim, options.spread, dtype=dtype))[0]
-    if len(options.start) != dim:
-        raise ValueError(f"--start takes the {dim} parameters of the loss, but got {len(options.start)} numbers")
-    return np.asarray(options.start, dtype)
 
 
 def _points(options: Spectrum, setting: Setting) -> tuple[np.ndarray, np.ndarray]:

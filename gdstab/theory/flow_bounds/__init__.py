@@ -4,12 +4,7 @@ Source: [D] Elkabetz and Cohen, *Continuous vs. discrete optimization of deep ne
 Appendix G.
 """
 
-from gdstab.theory.flow_bounds.balance import (
-    balanced_distance,
-    balanced_nearby,
-    nearest_balanced,
-    unbalancedness,
-)
+from gdstab.theory.flow_bounds.balance import balanced_distance, balanced_nearby, nearest_balanced, unbalancedness
 from gdstab.theory.flow_bounds.deep_linear import (
     Guarantee,
     descent_guarantee,

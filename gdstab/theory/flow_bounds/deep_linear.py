@@ -103,14 +103,7 @@ def descent_guarantee(depth: int, norm: float, alignment: float, accuracy: float
     n, q = _check(depth, norm, alignment, accuracy, 0.2)
     accuracy, q = min(1.0, accuracy), max(1.0, q)
     logarithm = math.log(15 * n * q / (norm * accuracy))
-    step = (
-        5 * math.log10(norm)
-        + math.log10(accuracy)
-        - 8.5 * math.log10(n)
-        - (7 * n + 6) * math.log10(math.e)
-        - (11 * n - 5) / 2 * math.log10(q)
-        - 2 * math.log10(logarithm)
-    )
+    step = _log10((norm, 5), (accuracy, 1), (n, -8.5), (math.e, -(7 * n + 6)), (q, -(11 * n - 5) / 2), (logarithm, -2))
     time = math.log10(2 * n * logarithm / norm) + n * math.log10(max(1.0, 1.5 * _obstacle(alignment)))
     return Guarantee(step, _add_one(time - step))
 
@@ -138,22 +131,10 @@ def unbalanced_guarantee(depth: int, norm: float, alignment: float, accuracy: fl
     n, _ = _check(depth, norm, alignment, accuracy, 0.1)
     accuracy, p = min(1.0, accuracy), max(3.0, (3 - alignment) / (1 + alignment))
     logarithm = math.log(23 * n * p / (norm * accuracy))
-    unbalancedness = (
-        8 * math.log10(norm)
-        + 2 * math.log10(accuracy)
-        - 15 * math.log10(n)
-        - (12 * n + 6) * math.log10(math.e)
-        - (9 * n - 5) * math.log10(p)
-        - 2 * math.log10(logarithm)
+    unbalancedness = _log10(
+        (norm, 8), (accuracy, 2), (n, -15), (math.e, -(12 * n + 6)), (p, -(9 * n - 5)), (logarithm, -2)
     )
-    step = (
-        5 * math.log10(norm)
-        + math.log10(accuracy)
-        - 8.5 * math.log10(n)
-        - (7 * n + 10) * math.log10(math.e)
-        - (11 * n - 5) / 2 * math.log10(p)
-        - 2 * math.log10(logarithm)
-    )
+    step = _log10((norm, 5), (accuracy, 1), (n, -8.5), (math.e, -(7 * n + 10)), (p, -(11 * n - 5) / 2), (logarithm, -2))
     time = math.log10(3 * n * logarithm / norm) + n * math.log10(1.5 * p)
     return Guarantee(step, _add_one(time - step), unbalancedness)
 
@@ -173,6 +154,11 @@ def _check(depth, norm, alignment, accuracy, largest):
 
 def _obstacle(alignment):
     return (1 - alignment) / (1 + alignment)
+
+
+def _log10(*powers):
+    """Of a product of powers, given as pairs of base and exponent."""
+    return sum(exponent * math.log10(base) for base, exponent in powers)
 
 
 def _power(factor, base, n):

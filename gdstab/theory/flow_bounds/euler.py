@@ -71,10 +71,7 @@ def euler_bound(
 
 
 @arguments.closed_form(
-    times=arguments.points,
-    smoothness=arguments.single,
-    gradient=arguments.single,
-    initial=arguments.nonnegative,
+    times=arguments.points, smoothness=arguments.single, gradient=arguments.single, initial=arguments.nonnegative
 )
 def descent_bound(
     times: Times,
@@ -103,10 +100,7 @@ def descent_bound(
 
 
 @arguments.closed_form(
-    times=arguments.points,
-    smoothness=arguments.single,
-    gradient=arguments.single,
-    initial=arguments.nonnegative,
+    times=arguments.points, smoothness=arguments.single, gradient=arguments.single, initial=arguments.nonnegative
 )
 def max_step(
     times: Times, growth: OnIntervals, smoothness: float, gradient: float, radius: float, initial: float = 0.0

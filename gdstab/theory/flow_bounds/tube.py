@@ -35,12 +35,7 @@ class TubeConstants(NamedTuple):
 
 @arguments.closed_form(undefined=True, loss=arguments.function, num_samples=arguments.count, key=arguments.random_key)
 def tube_constants(
-    loss: LossFn,
-    path: Theta,
-    radius: float,
-    key: PRNGKeyArray,
-    num_samples: int = 64,
-    extremes: Extremes | None = None,
+    loss: LossFn, path: Theta, radius: float, key: PRNGKeyArray, num_samples: int = 64, extremes: Extremes | None = None
 ) -> TubeConstants:
     r"""Sample the balls of radius $\epsilon$ around the points of a path ([D] Theorem 3).
 

@@ -5,15 +5,7 @@ shallow ReLU networks*.
 """
 
 from gdstab.theory.relu.critical import CriticalType, classify, escape_direction, is_critical
-from gdstab.theory.relu.levels import (
-    NO_LEVEL,
-    ZERO_LEVEL,
-    level,
-    levels,
-    match_levels,
-    realisation_at_level,
-    threshold,
-)
+from gdstab.theory.relu.levels import NO_LEVEL, ZERO_LEVEL, level, levels, match_levels, realisation_at_level, threshold
 from gdstab.theory.relu.neurons import (
     NeuronType,
     breakpoints,
