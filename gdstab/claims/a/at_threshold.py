@@ -9,15 +9,13 @@ import numpy as np
 
 from gdstab import bifurcation, ensembles, figures, orbits, sampling, stability, updates
 from gdstab._types import Scalar
+from gdstab.basins import stability_diagram
 from gdstab.claims.a.past_threshold import PLANE
 from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import Quadratic, VectorProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building
-from gdstab.studies import options as opt
-from gdstab.studies.multipliers import stability_diagram
 from gdstab.theory import catapult, optimisers
 
 RULES = "heavy-ball", "nesterov", "rmsprop", "adam"
@@ -257,8 +255,11 @@ def difference(name: str, rule, loss, theta: np.ndarray, curvature: float, beta:
 
 def plane(name: str, resolution: tuple[int, int]) -> stability_diagram.Diagram:
     """What becomes of orbits from near the minimum (1, 1) of (1 - xy)^2, for every step size and momentum."""
-    options = opt.Multipliers(rule=name, resolution=resolution)
-    return stability_diagram.diagram(options, PLANE, np.ones(2), None, 4.0, building.build_stopping(options))
+    num, momenta = resolution
+    betas = np.linspace(0.0, 0.95, momenta)
+    threshold = np.array([float(optimisers.threshold(name, 4.0, beta=beta)) for beta in betas])
+    stopping = StoppingRule(None, 1e-9, escape_radius=1e3, max_steps=20_000, max_period=8)
+    return stability_diagram.diagram(updates.named_family(name), PLANE, np.ones(2), betas, threshold, stopping, num=num)
 
 
 def draw_catapult(found: dict[str, np.ndarray], width: int):
