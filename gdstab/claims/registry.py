@@ -161,16 +161,17 @@ def keeping(keeper: Callable[[str, Callable[[], dict]], dict]) -> Iterator[None]
         _KEEPER.reset(token)
 
 
-def kept(compute: Callable, *args):
+def kept(compute: Callable, *args, of: tuple | None = None):
     """What `compute(*args)` gives, a piece of a claim that takes long; an interrupted run does not compute it again.
 
-    It is made of arrays, numbers, text, None, lists, tuples and dictionaries, and is named by the function and what it
-    is called with, which holds no arrays. Arrays are NumPy's, whether they were read back or not.
+    It is made of arrays, numbers, text, None, lists, tuples and dictionaries, and named by the function with `of`, or
+    with the arguments, as printed: no arrays but keys. Arrays come as NumPy's, whether they were read back or not.
 
     >>> kept(divmod, 7, 2)
     (3, 1)
     """
-    return _opened(_KEEPER.get()(f"{compute.__module__}.{compute.__qualname__}{args}", lambda: _packed(compute(*args))))
+    name = f"{compute.__module__}.{compute.__qualname__}{args if of is None else of}"
+    return _opened(_KEEPER.get()(name, lambda: _packed(compute(*args))))
 
 
 def _packed(piece) -> dict[str, np.ndarray]:

@@ -213,7 +213,8 @@ def _draw_shares(axes, k: np.ndarray, rows: list[dict]) -> None:
 
 def draw_cascade(cascade: bifurcation.Cascade, steps: int = 600, starts: int = 64):
     """The orbit diagram of (1 - xy)^2 on x = y, with the doublings found by continuation."""
-    step_sizes = np.linspace(0.45, 0.9995, steps)
+    row = np.arange(steps)
+    step_sizes = (0.45 * row[::-1] + 0.9995 * row) / (steps - 1)
     points = np.repeat(sampling.box(jax.random.key(1), starts, ((0.1, 1.2),)), 2, axis=1)
     seen = bifurcation.orbit_diagram(
         DESCENT, PLANE, step_sizes, points, transient=2000, kept=128, max_period=32, bins=600,

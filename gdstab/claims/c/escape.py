@@ -186,8 +186,7 @@ def strict_saddles_are_left(key):
     rows = {label(ends): ends.counts() for ends in relu_ends()}
     for i, pattern in enumerate(NEAR):
         for radius in (1e-2, 1e-4):
-            ends = from_a_ball(jax.random.fold_in(key, i), pattern, PROBLEMS[0], radius)
-            rows[f"within {radius} of {pattern}"] = ends.counts()
+            rows[f"within {radius} of {pattern}"] = kept(_counts, jax.random.fold_in(key, i), pattern, radius)
     saddles = sum(counts["saddle"] for counts in rows.values())
     decided = sum(sum(counts.values()) - counts["moving"] for counts in rows.values())
     numbers = {
@@ -200,6 +199,10 @@ def strict_saddles_are_left(key):
         "which are not in S."
     )
     return Finding(judge(saddles == 0), numbers, note)
+
+
+def _counts(key, pattern, radius: float) -> dict[str, int]:
+    return from_a_ball(key, pattern, PROBLEMS[0], radius).counts()
 
 
 def from_a_ball(key, pattern, problem: dict, radius: float, num: int = 2000, members: int = 40) -> Ends:
