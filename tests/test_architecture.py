@@ -181,6 +181,16 @@ def test_no_claim_leans_on_another_papers_claims():
         assert not others & (set("abcde") - {path.parent.name}), path
 
 
+def test_claims_lean_on_the_library_and_on_no_study():
+    """All science that they need lies below; of what the studies share they take words, and no numbers."""
+    words = {"gdstab.studies.phases", "gdstab.studies.tables", "gdstab.studies.tables.plain"}
+    for path in sorted((PACKAGE / "claims").rglob("*.py")):
+        theirs = {name for name in imports(path) if name.startswith("gdstab.studies")}
+        theirs |= {f"gdstab.studies.{alias.name}" for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)
+                   and node.module == "gdstab.studies" for alias in node.names}  # fmt: skip
+        assert theirs - {"gdstab.studies"} <= words, path
+
+
 def test_importing_the_package_imports_neither_jax_nor_matplotlib():
     code = "import sys, gdstab; dir(gdstab); print(sorted({'jax', 'matplotlib', 'numpy'} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdstab import claims
+from gdstab import claims, records
 from gdstab.claims import problems, registry, report
 from gdstab.claims.registry import ClaimError, Finding, Verdict, judge
 from gdstab.cli import main
@@ -94,6 +94,49 @@ def test_a_verdict_that_is_not_the_known_one_is_told(extra, tmp_path, capsys):
     assert ran[3:] == ["Z.one", "Z.two", "Z.two", "Z.new"]
     with pytest.raises(ValueError, match=r"Did you mean Z\.one"):
         claims.run_report(only="Z.onn", out=out)
+
+
+def test_a_claim_that_is_stopped_goes_on_behind_its_last_piece(extra, tmp_path):
+    """Another claim finds the pieces as well; with a directory or without, the rows are the same."""
+    computed, stop = [], [True]
+
+    def piece(number, shape):
+        computed.append(number)
+        if number == 1 and stop:
+            raise KeyboardInterrupt
+        return {"points": jnp.arange(6.0).reshape(shape) / 7, "last": np.float32(number) / 3, 2: [("a", None, 0.1)]}
+
+    def test(key):
+        pieces = [registry.kept(piece, number, (2, 3)) for number in range(3)]
+        assert all(type(each["points"]) is np.ndarray and type(each["last"]) is np.float32 for each in pieces)
+        return Finding(Verdict.HOLDS, {str(number): each for number, each in enumerate(pieces)})
+
+    extra("Z.one", source="1", statement="One.")(test)
+    extra("Z.two", source="2", statement="Two.")(test)
+    with pytest.raises(KeyboardInterrupt):
+        claims.run_report(paper="Z", out=tmp_path)
+    stop.clear()
+    rows = claims.run_report(paper="Z", out=tmp_path, resume=True)
+    assert computed == [0, 1, 1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "summary.json", "claims.json", "report.md"}
+    for row, other in zip(rows, claims.run(paper="Z"), strict=True):
+        assert row | {"seconds": 0} == other | {"seconds": 0}
+        assert row["numbers"]["1"]["2"] == [["a", None, 0.1]]
+
+
+def test_what_cannot_be_kept_is_refused():
+    with pytest.raises(TypeError, match="cannot hold set"):
+        registry.kept(set)
+
+
+def test_a_full_disk_is_no_fault_of_the_claim(extra, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise records.RunError("no room")
+
+    extra("Z.one", source="1", statement="One.")(lambda _: Finding(Verdict.HOLDS, registry.kept(dict)))
+    monkeypatch.setattr(records.Record, "commit", full)
+    with pytest.raises(records.RunError, match="no room"):
+        claims.run_report(only="Z.one", out=tmp_path)
 
 
 def test_claims_keep_to_a_directory_of_their_own(extra, tmp_path):

@@ -43,7 +43,7 @@ def test_they_are_registered():
 
 
 def test_bounded_orbits_are_those_of_a_loop(rows):
-    """The same random square as in `studies.collapse`, iterated here in NumPy."""
+    """The same random square as in `basins.collapse`, iterated here in NumPy."""
     k = REDUCED[0]
     reach = np.sqrt((2 * (2 + k) + 2 * (2 - k)) / k / 2)
     points = np.random.default_rng(0).uniform(-reach, reach, (STARTS, 2))

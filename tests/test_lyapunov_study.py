@@ -7,15 +7,20 @@ import numpy as np
 import pytest
 
 from gdstab import basins, figures, records
+from gdstab.basins import collapse
 from gdstab.cli import main, process
-from gdstab.studies import building, lyapunov, options
-from gdstab.studies.lyapunov import collapse, show
+from gdstab.losses import ScalarProduct
+from gdstab.outcomes import StoppingRule
+from gdstab.studies import lyapunov, options
+from gdstab.studies.lyapunov import show
 from gdstab.theory import symmetric_line
+from gdstab.updates import gradient_descent
 
 SMALL = options.Lyapunov(
     step_sizes="0.4,0.55,0.6,0.75,1.0", starts=60, num_steps=1500, max_steps=1500, line_starts=8, line_steps=3000,
     resolution=(16, 12), seed=3,
 )  # fmt: skip
+PLANE = ScalarProduct(scale=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,7 @@ def test_another_rule_and_another_loss(tmp_path):
 
 
 def test_the_table_of_the_collapse():
-    rows = collapse.table([0.55, 0.8], starts=100, num_steps=1500)
+    rows = collapse.table(gradient_descent(), PLANE, [0.55, 0.8], starts=100, num_steps=1500)
     for row in rows:
         assert (row["against"], row["collapsed"]) == (0, row["moving"])
         assert row["collapsed_share"][0] > 0.85
@@ -118,9 +123,9 @@ def test_the_table_of_the_collapse():
 def test_points_off_the_line_are_counted():
     """Below the critical step orbits stay where they converge, beside the line: nothing has collapsed there."""
     found = basins.regimes(
-        building.build_rule(SMALL), collapse.losses.ScalarProduct(scale=1.0),
+        gradient_descent(), PLANE,
         np.random.default_rng(0).uniform(0.2, 1.4, (40, 2)), np.array([0.3]),
-        stopping=collapse.StoppingRule(loss_tol=None, max_steps=500, max_period=4), num_steps=300,
+        stopping=StoppingRule(loss_tol=None, max_steps=500, max_period=4), num_steps=300,
     )  # fmt: skip
     row = collapse.collapsed(found)[0]
     assert row["moving"] == 40
@@ -131,7 +136,8 @@ def test_points_off_the_line_are_counted():
 @pytest.mark.parametrize("target", [0.5, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_the_line_of_another_target(target):
     """Only k a counts."""
-    here = collapse.line([1.1 / (2 * target)], target=target, scale=1.0, starts=6, num_steps=3000)
+    loss = ScalarProduct(target=target, scale=1.0)
+    here = collapse.line(gradient_descent(), loss, [1.1 / (2 * target)], starts=6, num_steps=3000)
     exact = np.log(np.abs(symmetric_line.period_two_multipliers(1.1))) / 2
     np.testing.assert_allclose([here.along[0], here.across[0]], exact, atol=1e-9)
     assert here.starts[0] == 6
@@ -139,7 +145,7 @@ def test_the_line_of_another_target(target):
 
 @pytest.mark.slow
 def test_ln_3_to_five_digits():
-    found = collapse.line([1.0], starts=200, num_steps=100_000)
+    found = collapse.line(gradient_descent(), PLANE, [1.0], starts=200, num_steps=100_000)
     assert abs(found.along[0] - np.log(3)) < found.along_half[0] < 1e-5
     assert abs(found.across[0]) < 3 * found.across_half[0] + 1e-6
 
@@ -242,4 +248,4 @@ def test_mistakes_leave_no_directory_behind(tmp_path, change, message):
 
 def test_step_sizes_beyond_the_end_of_the_line_are_refused():
     with pytest.raises(ValueError, match="2 c a eta <= 2"):
-        collapse.line([1.2])
+        collapse.line(gradient_descent(), PLANE, [1.2])

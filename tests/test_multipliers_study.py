@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from gdstab import figures, records
+from gdstab.basins import stability_diagram
+from gdstab.basins.stability_diagram import Diagram, Verdict
 from gdstab.cli import main, process
 from gdstab.studies import building, multipliers, options
-from gdstab.studies.multipliers import show, stability_diagram
-from gdstab.studies.multipliers.stability_diagram import Diagram, Verdict
+from gdstab.studies.multipliers import show
 from gdstab.theory import optimisers
 
 SMALL = {"resolution": (24, 10), "num_steps": 200, "every": 10}

@@ -10,6 +10,7 @@ import pytest
 
 from gdstab import records
 from gdstab.cli import commands, main
+from gdstab.flow import separation
 from gdstab.losses import WorstCase
 from gdstab.studies import all_options, lifecycle, options, reproduce, room_of
 from gdstab.studies.options.reproduce import FIGURES, FigureA1a, FigureA1b, FigureA2, FigureD2, options_of
@@ -114,10 +115,10 @@ def test_d_2(tmp_path, monkeypatch):
 def test_distance_to_the_nearest_iterate(rng):
     path = np.cumsum(rng.exponential(size=(200, 3)), axis=0)
     for point in rng.uniform(-50, 250, (50, 3)):
-        assert d_2._distance(path, point) == pytest.approx(np.linalg.norm(path - point, axis=1).min(), rel=1e-12)
+        assert separation._distance(path, point) == pytest.approx(np.linalg.norm(path - point, axis=1).min(), rel=1e-12)
     loss = WorstCase(extent=500)
-    orbit = d_2.follow(loss, np.array([0.1]))[0]
-    assert d_2._distance(orbit, orbit[7]) == 0
+    orbit = separation.follow(loss, np.array([0.1]))[0]
+    assert separation._distance(orbit, orbit[7]) == 0
 
 
 @pytest.mark.parametrize("words", [["reproduce"], ["reproduce", "--help"]])

@@ -1,17 +1,21 @@
 """The register of claims: what a claim is, how its verdict is passed, and how claims are run."""
 
+import contextlib
 import difflib
 import enum
+import json
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
 from gdstab._numerics import check_precision
+from gdstab.records import RunError
 from gdstab.studies.tables import plain
 
 _FIRST, _LAST = ("main", "contrib"), ("fig", "app", "exp", "conj", "open")
@@ -144,6 +148,65 @@ def require(condition: Truth, message: str) -> None:
         raise ClaimError(message)
 
 
+_KEEPER: ContextVar[Callable[[str, Callable[[], dict]], dict]] = ContextVar("keeper", default=lambda _, make: make())
+
+
+@contextlib.contextmanager
+def keeping(keeper: Callable[[str, Callable[[], dict]], dict]) -> Iterator[None]:
+    """While claims run: `keeper(name, make)` gives the piece of that name, as it was kept, or as `make` makes it."""
+    token = _KEEPER.set(keeper)
+    try:
+        yield
+    finally:
+        _KEEPER.reset(token)
+
+
+def kept(compute: Callable, *args, of: tuple | None = None):
+    """What `compute(*args)` gives, a piece of a claim that takes long; an interrupted run does not compute it again.
+
+    It is made of arrays, numbers, text, None, lists, tuples and dictionaries, and named by the function with `of`, or
+    with the arguments, as printed: no arrays but keys. Arrays come as NumPy's, whether they were read back or not.
+
+    >>> kept(divmod, 7, 2)
+    (3, 1)
+    """
+    name = f"{compute.__module__}.{compute.__qualname__}{args if of is None else of}"
+    return _opened(_KEEPER.get()(name, lambda: _packed(compute(*args))))
+
+
+def _packed(piece) -> dict[str, np.ndarray]:
+    """Arrays by name: those of a piece, and under `text` all the rest."""
+    arrays = {}
+
+    def put(value):
+        if isinstance(value, dict):
+            return {"dict": [[put(key), put(entry)] for key, entry in value.items()]}
+        if type(value) in {list, tuple}:
+            return {type(value).__name__: [put(entry) for entry in value]}
+        if hasattr(value, "dtype"):
+            arrays[name := f"array_{len(arrays)}"] = np.asarray(value)
+            return {"array": name}
+        if value is None or type(value) in {bool, int, float, str}:
+            return value
+        raise TypeError(f"a piece of a claim cannot hold {type(value).__name__}: make it arrays, lists or dictionaries")
+
+    return {"text": np.array(json.dumps(put(piece))), **arrays}
+
+
+def _opened(arrays: dict[str, np.ndarray]):
+    def take(value):
+        if not isinstance(value, dict):
+            return value
+        ((kind, held),) = value.items()
+        if kind == "array":
+            return arrays[held][()]
+        if kind == "dict":
+            return {take(key): take(entry) for key, entry in held}
+        return (tuple if kind == "tuple" else list)(map(take, held))
+
+    return take(json.loads(str(arrays["text"])))
+
+
 def evaluate(each: Claim) -> tuple[dict, Finding | None]:
     """Run one claim on its own fixed key: its row, and what it found (None where it raised)."""
     expected = None if each.expected is None else each.expected.value
@@ -152,6 +215,8 @@ def evaluate(each: Claim) -> tuple[dict, Finding | None]:
     try:
         found = each.test(jax.random.key(zlib.crc32(each.id.encode())))
         row |= {"verdict": Verdict(found.verdict).value, "numbers": plain(found.numbers, str), "note": found.note}
+    except RunError:
+        raise  # of the directory, not of the claim
     except Exception as error:  # a row of its own: it stops no other claim and is not hidden
         row |= {"numbers": {}, "note": "", "error": f"{type(error).__name__}: {error}"}
     return row | {"seconds": round(time.perf_counter() - begin, 3)}, found

@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 import gdstab
 from gdstab import figures, records
-from gdstab.claims.registry import Claim, Finding, Verdict, chosen_claims, evaluate, unexpected
+from gdstab.claims.registry import Claim, Finding, Verdict, chosen_claims, evaluate, keeping, unexpected
 from gdstab.studies import phases
 
 
@@ -27,7 +28,8 @@ def run_report(
     """Run claims as `run`; in a directory `out` write `claims.json`, `report.md` and the figures.
 
     The directory is that of a run, begun as `records.begin` says: where this very package has run the same claims,
-    their rows are read back; every row is kept as it comes, so that an interrupted run goes on with the next.
+    their rows are read back; every row, and every piece of a long claim (see `registry.kept`), is kept as it comes, so
+    that an interrupted run goes on with the next.
 
     Parameters
     ----------
@@ -65,11 +67,22 @@ def run_report(
 
 def _reported(chosen: Sequence[Claim], record: records.Record, tell: Callable, progress: Callable | None) -> list[dict]:
     """All rows, those that are kept read back, the others found, kept and at last written down."""
-    rows = [_told(json.loads(str(part["row"])), tell) for part in record.parts()]
+    parts = list(record.parts())  # rows, and pieces of claims by their name, in the order in which they came
+    pieces = {str(part.pop("piece")): part for part in parts if "piece" in part}
+    rows = [_told(json.loads(str(part["row"])), tell) for part in parts if "row" in part]
+    numbers = count(len(parts))
+
+    def piece(name: str, make: Callable[[], dict]) -> dict:
+        if name not in pieces:
+            pieces[name] = make()
+            record.commit(next(numbers), piece=np.str_(name), **pieces[name])
+        return pieces[name]
+
     for each in chosen[len(rows) :]:
-        row, finding = _evaluated(each, progress)
-        row |= _draw(row["id"], finding, record)
-        record.commit(len(rows), row=np.str_(json.dumps(row)))
+        with keeping(piece):
+            row, finding = _evaluated(each, progress)
+            row |= _draw(row["id"], finding, record)
+        record.commit(next(numbers), row=np.str_(json.dumps(row)))
         rows.append(_told(row, tell))
     text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
     record.write("claims.json", lambda file: file.write(text.encode()))

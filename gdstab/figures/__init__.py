@@ -4,7 +4,7 @@ No global state: figures are made with the object interface and know nothing of 
 """
 
 from gdstab.figures.basin import Shares, draw_basin
-from gdstab.figures.bifurcation import ClosedForm, Density, Marks, draw_bifurcation
+from gdstab.figures.bifurcation import ClosedForm, Density, Marks, closed_forms, draw_bifurcation
 from gdstab.figures.boundary import draw_boundary
 from gdstab.figures.centre_stable import CentreStablePicture, draw_centre_stable
 from gdstab.figures.critical import Stable, draw_critical
@@ -52,6 +52,7 @@ __all__ = [
     "Staircase",
     "Track",
     "Training",
+    "closed_forms",
     "draw_basin",
     "draw_bifurcation",
     "draw_boundary",

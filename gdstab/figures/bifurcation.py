@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from gdstab.bifurcation import Hysteresis, OrbitDiagram
 from gdstab.figures import style
+from gdstab.theory import symmetric_line
 
 _DENSITY = ListedColormap(mpl.colormaps["magma_r"](np.linspace(0.12, 1.0, 256)))
 _EXACT = "#0072b2"
@@ -23,6 +24,7 @@ _HALF = 0.5  # of the observations and more, in one bin, are black
 _CELLS = 120  # of the picture of a sweep, from bottom to top
 _HEADROOM = 0.25  # of its height: room for the legend above a sweep
 _COLUMNS = 1600
+_POINTS = 801  # of a closed form
 _BINS = 400  # of the picture of a diagram, from bottom to top
 _POWERS = {1: "#0072b2", 2: "#56b4e9", 4: "#009e73", 8: "#f0e442", 16: "#e69f00"}
 _THREE, _FIVE, _OTHER, _NONE, _ESCAPED = "#d55e00", "#cc79a7", "#332288", "#dedede", "#ffffff"
@@ -62,6 +64,23 @@ class Marks(NamedTuple):
     curves: Sequence[ClosedForm] = ()
     per_step: float | None = None  # the number on the upper axis is this times the step size
     number: str = "k"  # what that number is called
+
+
+def closed_forms(step_sizes: Sequence[float], per_step: float, unit: float = 1.0) -> list[ClosedForm]:
+    """The orbits of period 1 and 2 of `theory.symmetric_line` over a range of step sizes, for target 1 in `unit`.
+
+    `per_step` is $K$ over the step size.
+    """
+    k = per_step * np.linspace(step_sizes[0], step_sizes[-1], _POINTS)
+    fixed = np.full((k.size, 1), unit)
+    stable = np.abs(symmetric_line.fixed_point_multipliers(k)[0]) < 1
+    curves = [ClosedForm("minimum", k / per_step, fixed, stable)]
+    k = k[k > symmetric_line.PERIOD_TWO]
+    if k.size:
+        orbit = unit * np.array([symmetric_line.period_two(number) for number in k]) / np.sqrt(k)[:, None]
+        stable = np.abs(symmetric_line.period_two_multipliers(k)[0]) < 1
+        curves.append(ClosedForm("period 2", k / per_step, orbit, stable))
+    return curves
 
 
 def draw_bifurcation(

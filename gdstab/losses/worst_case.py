@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -228,3 +229,29 @@ def _hill(z, cut):
     beyond = jnp.clip(cut + 1 - jnp.abs(z), 0, 1)
     foot = beyond * beyond * beyond * (1 / 3 + cut - (1 / 4 + cut / 2) * beyond)
     return jnp.where(jnp.abs(z) <= cut, (cut * cut - z * z + cut) / 2 + 1 / 12, foot)
+
+
+class Hills(NamedTuple):
+    """Both functions on a grid, with their first two derivatives."""
+
+    z: np.ndarray  # [2, points]
+    value: np.ndarray  # [2, points]
+    slope: np.ndarray
+    curvature: np.ndarray
+
+
+def tabulate(loss: WorstCase, points: int = 601) -> Hills:
+    """Both hills from one end to the other and a bit beyond, every piece with some points."""
+    width, reach = float(loss.width), loss.second_cut
+    shares = np.linspace(-1.15, 1.15, points)
+    first = np.concatenate([shares * loss.cut, loss.cut + np.linspace(-1, 2, 200)])
+    pieces = [1 - width * np.linspace(0, 1, 100), reach + np.linspace(0, 1, 100)]
+    second = np.concatenate([np.linspace(-reach - 3.5, reach + 1.5, points), *pieces])
+    z = np.stack([np.sort(first), np.sort(second)])
+
+    @jax.jit
+    def derivatives(z):
+        rows = zip((loss.phi, loss.phi_bar), z, strict=True)
+        return [[jax.vmap(f)(x) for f in (hill, jax.grad(hill), jax.grad(jax.grad(hill)))] for hill, x in rows]
+
+    return Hills(z, *np.asarray(derivatives(jnp.asarray(z))).swapaxes(0, 1))

@@ -25,6 +25,9 @@ from gdstab import _arguments as arguments
 from gdstab._validate import check_positive
 from gdstab.theory import scalar
 
+_STEPS_WATCHED = 200
+"""Steps along which the largest factor is sought."""
+
 
 @arguments.closed_form(
     theta=arguments.points, step_size=arguments.positive, target=arguments.positive, scale=arguments.positive
@@ -58,6 +61,29 @@ def potential_factor(theta, step_size, target: float = 1.0, scale: float = 0.5):
     _, across, _ = scalar.diagonal_multipliers(theta, step_size, target, scale)
     energy = scalar.energy_factor(theta, step_size, target, scale)
     return np.abs(across) ** _reduced(step_size, target, scale) / energy
+
+
+@arguments.closed_form(
+    points=arguments.points, step_size=arguments.positive, target=arguments.positive, scale=arguments.positive
+)
+def largest_factor(points, step_size: float, target: float = 1.0, scale: float = 0.5) -> float:
+    """The largest factor by which $V$ changes in a step of orbits in the trapping ellipse, from points `[points, 2]`.
+
+    It is at most 1, up to rounding, whatever the points; 0 if none of them is in the ellipse.
+
+    Examples
+    --------
+    >>> 0.99 < largest_factor(np.random.default_rng(0).uniform(-1, 1, (100, 2)), 0.75, scale=1.0) <= 1
+    True
+    """
+    points = np.asarray(points, np.float64)
+    points = points[scalar.trapping_energy(points, step_size, target, scale) < 0]
+    largest, k = 0.0, 2 * scale * step_size
+    for _ in range(_STEPS_WATCHED if len(points) else 0):
+        largest = max(largest, float(np.max(potential_factor(points, step_size, target, scale))))
+        pull = k * (target - points[:, :1] * points[:, 1:])
+        points = points + pull * points[:, ::-1]
+    return largest
 
 
 def _reduced(step_size, target, scale) -> float:

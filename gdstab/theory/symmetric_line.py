@@ -7,6 +7,8 @@ Chebyshev cubic: $X = 2 \cos \phi$ moves by $\phi \mapsto 3 \phi + \pi$.
 
 import math
 
+import numpy as np
+
 from gdstab import _arguments as arguments
 from gdstab._validate import check_positive
 
@@ -79,3 +81,22 @@ def period_two_multipliers(k):
     (1.0, 1.0)
     """
     return 9 - 2 * (1 + k) * (1 + k), 3 - 2 * k
+
+
+@arguments.closed_form()
+def largest_exponent(k: float) -> float | None:
+    r"""The largest Lyapunov exponent where it is known: 0 up to 1, then that of the orbit of period 2; ln 3 at 2.
+
+    Below $k = 1$ orbits converge to a minimum, and nothing moves along the minima. The orbit of period 2 has the
+    multipliers $9 - 2(1 + k)^2$ along the line and $3 - 2k$ across, over two steps. At $k = 2$ only the line is left.
+
+    Examples
+    --------
+    >>> largest_exponent(0.8), round(largest_exponent(1.1), 6), largest_exponent(1.5), round(largest_exponent(2.0), 6)
+    (0.0, -0.111572, None, 1.098612)
+    """
+    if k <= 1:
+        return 0.0
+    if k >= PERIOD_FOUR:
+        return LAST_EXPONENT if k == LAST_BOUNDED else None
+    return float(0.5 * np.log(max(map(abs, period_two_multipliers(k)))))

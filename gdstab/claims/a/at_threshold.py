@@ -9,15 +9,13 @@ import numpy as np
 
 from gdstab import bifurcation, ensembles, figures, orbits, sampling, stability, updates
 from gdstab._types import Scalar
+from gdstab.basins import stability_diagram
 from gdstab.claims.a.past_threshold import PLANE
 from gdstab.claims.problems import DESCENT
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.figures import style
 from gdstab.losses import Quadratic, VectorProduct
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building
-from gdstab.studies import options as opt
-from gdstab.studies.multipliers import stability_diagram
 from gdstab.theory import catapult, optimisers
 
 RULES = "heavy-ball", "nesterov", "rmsprop", "adam"
@@ -203,9 +201,7 @@ def phases(key, width: int, num: int, watched: int = 100) -> dict[str, np.ndarra
 )
 def thresholds_of_optimisers(key, resolution: tuple[int, int] = (48, 24), rules: tuple[str, ...] = RULES):
     """By bisection on the multipliers of the whole map, and by the engine's orbits over step size and momentum."""
-    matrix = np.asarray(jax.random.normal(key, (3, 3)))
-    bisected = {rule: (of_quadratic(rule, matrix @ matrix.T), max(map(partial(of_minimum, rule), (1.0, 1.6, 3.0))))
-                for rule in rules}  # fmt: skip
+    bisected = {rule: kept(_bisected, rule, key) for rule in rules}
     planes = {rule: plane(rule, resolution) for rule in rules if rule in {"heavy-ball", "nesterov"}}
     seen = {rule: stability_diagram.compare(found) for rule, found in planes.items()}
     numbers = {
@@ -223,6 +219,12 @@ def thresholds_of_optimisers(key, resolution: tuple[int, int] = (48, 24), rules:
         "is 0, and the map has no derivative: here it is held at (0.04, 0.5, 1.3)."
     )
     return Finding(judge(holds), numbers, note, partial(draw_momentum, planes["heavy-ball"]) if planes else None)
+
+
+def _bisected(rule: str, key) -> tuple[float, float]:
+    """Of a quadratic form, and the largest of some minima."""
+    matrix = np.asarray(jax.random.normal(key, (3, 3)))
+    return of_quadratic(rule, matrix @ matrix.T), max(map(partial(of_minimum, rule), (1.0, 1.6, 3.0)))
 
 
 def held(name: str, dim: int, beta: float = 0.9) -> tuple[updates.UpdateRule, np.ndarray]:
@@ -257,8 +259,16 @@ def difference(name: str, rule, loss, theta: np.ndarray, curvature: float, beta:
 
 def plane(name: str, resolution: tuple[int, int]) -> stability_diagram.Diagram:
     """What becomes of orbits from near the minimum (1, 1) of (1 - xy)^2, for every step size and momentum."""
-    options = opt.Multipliers(rule=name, resolution=resolution)
-    return stability_diagram.diagram(options, PLANE, np.ones(2), None, 4.0, building.build_stopping(options))
+    return stability_diagram.Diagram(*kept(_plane, name, resolution))
+
+
+def _plane(name: str, resolution: tuple[int, int]) -> tuple:
+    num, momenta = resolution
+    betas = np.linspace(0.0, 0.95, momenta)
+    threshold = np.array([float(optimisers.threshold(name, 4.0, beta=beta)) for beta in betas])
+    stopping = StoppingRule(None, 1e-9, escape_radius=1e3, max_steps=20_000, max_period=8)
+    rule = updates.named_family(name)
+    return tuple(stability_diagram.diagram(rule, PLANE, np.ones(2), betas, threshold, stopping, num=num))
 
 
 def draw_catapult(found: dict[str, np.ndarray], width: int):

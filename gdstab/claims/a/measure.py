@@ -15,7 +15,7 @@ from gdstab import basins, ensembles, estimators, orbits, sampling, stability, t
 from gdstab._types import LossFn
 from gdstab.claims import problems
 from gdstab.claims.problems import DESCENT
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.figures import style
 from gdstab.losses import RegularisedProduct, ScalarProduct, VectorProduct
 from gdstab.losses.pullback import Pullback, Unravel
@@ -112,16 +112,11 @@ def critical_step(loss: LossFn) -> float:
 def table(name: str, num: int = POINTS) -> Table:
     """Count where the points of the box end, the same points for all step sizes."""
     case = CASES[name]
-    loss, dim = case.loss, case.dim
-    critical = critical_step(loss)
-    source = sampling.RandomSource.box(jax.random.key(57), num, ((-case.reach, case.reach),) * dim)
-    found = basins.measure(
-        DESCENT, loss, critical * np.array(RATIOS), source,
-        stopping=STOPPING, classify=stability.classify, kinds=stability.Kind,
-    )  # fmt: skip
-    exact = partial(theory.known(loss).exact_share, box=((-case.reach, case.reach),) * dim)
+    loss, box = case.loss, ((-case.reach, case.reach),) * case.dim
+    critical, found = kept(_counted, name, num)
+    exact = partial(theory.known(loss).exact_share, box=box)
     rows = []
-    for ratio, row in zip(RATIOS, found.rows(), strict=True):
+    for ratio, row in zip(RATIOS, found, strict=True):
         others = {k: row["counts"][k] for k in ("cycling", "diverged", "nonfinite")}
         rows.append(Row(
             ratio, row["step_size"], num, row["kinds"]["minimum"],
@@ -130,6 +125,17 @@ def table(name: str, num: int = POINTS) -> Table:
             exact(row["step_size"]),
         ))  # fmt: skip
     return Table(critical, tuple(rows))
+
+
+def _counted(name: str, num: int) -> tuple[float, list[dict]]:
+    case = CASES[name]
+    loss, critical = case.loss, critical_step(case.loss)
+    source = sampling.RandomSource.box(jax.random.key(57), num, ((-case.reach, case.reach),) * case.dim)
+    found = basins.measure(
+        DESCENT, loss, critical * np.array(RATIOS), source,
+        stopping=STOPPING, classify=stability.classify, kinds=stability.Kind,
+    )  # fmt: skip
+    return critical, found.rows()
 
 
 def dichotomy(rows) -> bool:

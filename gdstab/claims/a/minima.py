@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from gdstab import curvature, ensembles, minima, updates
 from gdstab.claims import problems
 from gdstab.claims.problems import DEEP_WIDTHS, SCALE, SINGULAR_VALUES, WIDTHS, small_problem, vanishing_path
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.figures import claims as draw
 from gdstab.losses import LinearNetwork
 from gdstab.outcomes import Outcome, StoppingRule
@@ -66,19 +66,26 @@ def _measured(num: int = 4):
     """Predicted and measured (n_-, n_0, n_+) and dimension at random minima of every architecture."""
     rows = []
     for number, widths in enumerate(problems.ARCHITECTURES):
-        key_target, key_points = jax.random.split(jax.random.key(number))
-        target = problems.teacher(key_target, widths)
-        loss, points = problems.whitened(target, SCALE), problems.random_minima(key_points, target, widths, num)
-        inertia, ranks = ensembles.map_points(partial(_inertia_and_rank, loss), points)
-        parameters = linear.num_parameters(widths)
+        inertia, dimensions = kept(_at_minima, number, widths, num)
         rows.append({
             "widths": widths,
             "dimension": linear.manifold_dimension(widths),
-            "measured dimension": sorted({parameters - int(rank) for rank in ranks}),
+            "measured dimension": dimensions,
             "inertia": linear.minimum_inertia(widths),
-            "measured inertia": sorted({tuple(row) for row in np.stack(inertia, axis=-1).tolist()}),
+            "measured inertia": inertia,
         })  # fmt: skip
     return rows
+
+
+def _at_minima(number: int, widths: tuple[int, ...], num: int) -> tuple[list, list]:
+    """Which inertia, and which dimensions, some minima have."""
+    key_target, key_points = jax.random.split(jax.random.key(number))
+    target = problems.teacher(key_target, widths)
+    loss, points = problems.whitened(target, SCALE), problems.random_minima(key_points, target, widths, num)
+    inertia, ranks = ensembles.map_points(partial(_inertia_and_rank, loss), points)
+    parameters = linear.num_parameters(widths)
+    dimensions = sorted({parameters - int(rank) for rank in ranks})
+    return sorted({tuple(row) for row in np.stack(inertia, axis=-1).tolist()}), dimensions
 
 
 def _inertia_and_rank(loss, theta):

@@ -10,14 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import bifurcation, ensembles, figures, orbits, sampling
+from gdstab.basins import collapse
 from gdstab.claims.problems import DESCENT
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
 from gdstab.figures import style
 from gdstab.losses import ScalarProduct, VectorProduct
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import options as opt
-from gdstab.studies.bifurcation import cascades
-from gdstab.studies.lyapunov import collapse
 from gdstab.theory import scalar, symmetric_line
 
 PLANE = ScalarProduct(scale=1.0)
@@ -34,7 +32,7 @@ def line_loss(position):
 @lru_cache(maxsize=4)
 def evidence(reduced: tuple[float, ...] = REDUCED, starts: int = 1000, num_steps: int = 4000) -> list[dict]:
     """A row for every k: what the orbits of random points do, where they are in the end, exponents on the line."""
-    return collapse.table(np.array(reduced) / 2, starts=starts, num_steps=num_steps)
+    return collapse.table(DESCENT, PLANE, np.array(reduced) / 2, starts=starts, num_steps=num_steps)
 
 
 def farthest_apart(dim: int, k: float, num: int = 1000, num_steps: int = 4000) -> tuple[float, int]:
@@ -118,7 +116,7 @@ def cascade_on_the_symmetric_line(key, count: int = 7, starts: int = 64, num_ste
     orbit = max(period_two_error(k) for k in (1.05, 1.15, 1.3, 1.6))
     points = sampling.box(jax.random.key(0), 64, ((0.1, 1.2),))[:, 0]
     end = bifurcation.last_bounded(DESCENT, line_loss, points, 1.5, 3.0)
-    last = collapse.line([symmetric_line.LAST_BOUNDED / 2], starts=starts, num_steps=num_steps)
+    last = collapse.line(DESCENT, PLANE, [symmetric_line.LAST_BOUNDED / 2], starts=starts, num_steps=num_steps)
     exponent, half = float(last.along[0]), float(last.along_half[0])
     numbers = {
         "doublings, in k": cascade.step_sizes,
@@ -171,7 +169,7 @@ def draw_attractors(rows: list[dict], fine: int = 800):
     """Exponents along and across the line on top, below them what the bounded orbits do, against k."""
     k = np.array([row["reduced"] for row in rows])
     dense = np.linspace(1.005, 1.995, fine)
-    curves = collapse.line(dense / 2, starts=8, num_steps=4000)
+    curves = collapse.line(DESCENT, PLANE, dense / 2, starts=8, num_steps=4000)
     with style.style():
         figure = style.new_figure(5.6, 4.6)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.25, 1))
@@ -215,14 +213,15 @@ def _draw_shares(axes, k: np.ndarray, rows: list[dict]) -> None:
 
 def draw_cascade(cascade: bifurcation.Cascade, steps: int = 600, starts: int = 64):
     """The orbit diagram of (1 - xy)^2 on x = y, with the doublings found by continuation."""
-    asked = opt.Bifurcation(step_sizes=f"0.45:0.9995:{steps}", observe="first", starts=starts)
+    row = np.arange(steps)
+    step_sizes = (0.45 * row[::-1] + 0.9995 * row) / (steps - 1)
     points = np.repeat(sampling.box(jax.random.key(1), starts, ((0.1, 1.2),)), 2, axis=1)
     seen = bifurcation.orbit_diagram(
-        DESCENT, PLANE, opt.parse_range(asked.step_sizes), points, transient=2000, kept=128, max_period=32, bins=600,
+        DESCENT, PLANE, step_sizes, points, transient=2000, kept=128, max_period=32, bins=600,
         value_range=(-1.5, 1.5), escape_radius=1e3,
     )  # fmt: skip
     doublings = list(zip((cascade.step_sizes / 2).tolist(), cascade.periods.tolist(), strict=True))
     marks = figures.Marks(
-        "$x = y$", doublings, cascade.accumulation / 2, None, cascades.closed_forms(asked), per_step=2.0, number="$k$"
+        "$x = y$", doublings, cascade.accumulation / 2, None, figures.closed_forms(step_sizes, 2.0), 2.0, "$k$"
     )
     return figures.draw_bifurcation(seen, marks)

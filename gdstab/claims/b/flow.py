@@ -12,7 +12,7 @@ from gdstab._numerics import sum_squares
 from gdstab.claims import problems
 from gdstab.claims.b.landscape import reduced_target
 from gdstab.claims.problems import DESCENT
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.figures import claims as draw
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory.factorisations import balancedness, balancedness_step, convergence_rate
@@ -180,16 +180,8 @@ def bound_on_balancedness(key):
 )
 def overfitting_conjecture(key, num: int = 2000):
     """Descent with a small step from random starts, for one, two and three hidden layers."""
-    rows, step_size = {}, 0.01
-    for k, widths in zip(jax.random.split(key, 3), ((3, 3, 2), (3, 3, 3, 2), (3, 3, 3, 3, 2)), strict=True):
-        loss = problems.whitened(reduced_target(widths)[0], 0.5)
-        stopping = StoppingRule(loss_tol=1e-8, max_steps=50_000)
-        ends = ensembles.run(DESCENT, loss, starts(k, widths, num, 0.6), step_size, stopping, keep=("loss",))
-        hits = int(np.sum(ends.outcome == Outcome.CONVERGED))
-        rows[f"H = {len(widths) - 2}"] = problems.share(hits, num) | {
-            "not decided": int(np.sum(ends.outcome == Outcome.UNDECIDED)),
-            "longest, in time": float(ends.steps.max() * step_size),
-        }
+    networks = zip(jax.random.split(key, 3), ((3, 3, 2), (3, 3, 3, 2), (3, 3, 3, 3, 2)), strict=True)
+    rows = {f"H = {len(widths) - 2}": kept(_converging, k, widths, num) for k, widths in networks}
     require(
         all(row["share"] + row["not decided"] / num == 1 for row in rows.values()), "orbits diverged: lower the step"
     )
@@ -198,3 +190,13 @@ def overfitting_conjecture(key, num: int = 2000):
         "ended in one. Orbits that are not decided were still on their way when the budget ended."
     )
     return Finding(Verdict.OPEN, rows, note)
+
+
+def _converging(key, widths: tuple[int, ...], num: int, step_size: float = 0.01) -> dict:
+    loss = problems.whitened(reduced_target(widths)[0], 0.5)
+    stopping = StoppingRule(loss_tol=1e-8, max_steps=50_000)
+    ends = ensembles.run(DESCENT, loss, starts(key, widths, num, 0.6), step_size, stopping, keep=("loss",))
+    return problems.share(int(np.sum(ends.outcome == Outcome.CONVERGED)), num) | {
+        "not decided": int(np.sum(ends.outcome == Outcome.UNDECIDED)),
+        "longest, in time": float(ends.steps.max() * step_size),
+    }

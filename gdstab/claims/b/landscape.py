@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from gdstab import curvature, ensembles
 from gdstab.claims import problems
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.losses import LinearNetwork
 from gdstab.theory import linear, strata
 from gdstab.theory.factorisations import balanced_factorisation
@@ -116,20 +116,22 @@ def expansion_of_the_loss(key):
 @lru_cache(maxsize=1)
 def saddles(num: int = 2):
     """Random critical points of every stratum but that of the minima, for every shape: a row for each."""
-    rows = []
-    for number, widths in enumerate(SHAPES):
-        target, sigma = reduced_target(widths)
-        loss = LinearNetwork(jnp.eye(widths[0]), target, 0.5)
-        sets = [fitted for fitted in strata.fitted_sets(widths) if len(fitted) < widths[-1]]
-        keys = jax.random.split(jax.random.key(number), num * len(sets))
-        points = [strata.critical_point(k, target, widths, sets[i // num]) for i, k in enumerate(keys)]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
-        values, slopes, losses = ensembles.map_points(partial(_look, loss), stacked)
-        require(bool(slopes.max() < 1e-10), f"points of shape {widths} are not critical")
-        for i, point in enumerate(points):
-            inertia = tuple(int(count) for count in curvature.count_signs(jnp.asarray(values[i])))
-            rows.append({"widths": widths, "fitted": sets[i // num], "inertia": inertia, "loss": losses[i],
-                         "point": jax.tree.map(np.asarray, point), "sigma": sigma})  # fmt: skip
+    return [row for number, widths in enumerate(SHAPES) for row in kept(_saddles, number, widths, num)]
+
+
+def _saddles(number: int, widths: tuple[int, ...], num: int) -> list[dict]:
+    target, sigma = reduced_target(widths)
+    loss, rows = LinearNetwork(jnp.eye(widths[0]), target, 0.5), []
+    sets = [fitted for fitted in strata.fitted_sets(widths) if len(fitted) < widths[-1]]
+    keys = jax.random.split(jax.random.key(number), num * len(sets))
+    points = [strata.critical_point(k, target, widths, sets[i // num]) for i, k in enumerate(keys)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
+    values, slopes, losses = ensembles.map_points(partial(_look, loss), stacked)
+    require(bool(slopes.max() < 1e-10), f"points of shape {widths} are not critical")
+    for i, point in enumerate(points):
+        inertia = tuple(int(count) for count in curvature.count_signs(jnp.asarray(values[i])))
+        rows.append({"widths": widths, "fitted": sets[i // num], "inertia": inertia, "loss": losses[i],
+                     "point": jax.tree.map(np.asarray, point), "sigma": sigma})  # fmt: skip
     return rows
 
 

@@ -8,7 +8,7 @@ from gdstab import ensembles, losses
 from gdstab.claims import problems
 from gdstab.claims.c.general import AT_SADDLE, COLLAPSE_ROWS, Case, cases, collapse, collapses, ends
 from gdstab.claims.problems import DESCENT, singularity
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.outcomes import StoppingRule
 from gdstab.theory import strata
 from gdstab.theory.factorisations import balanced_factorisation
@@ -112,10 +112,8 @@ def matrix_recovery(key, num: int = 4000):
         "U U^T": strictness(symmetric, chosen),
         "recovery, the origin": float(recovery.origin_spectrum()[0]),
     }
-    found = {
-        "V U^T": ends(Case(factored, 0.05, dim=12), key, num),
-        "recovery": ends(Case(recovery, 0.1, dim=4), key, num),
-    }
+    systems = {"V U^T": Case(factored, 0.05, dim=12), "recovery": Case(recovery, 0.1, dim=4)}
+    found = {name: kept(ends, case, key, num, of=(name, key, num)) for name, case in systems.items()}
     numbers = {"least eigenvalue at critical points that are no minima, at most": least, "descents": found}
     holds = max(least.values()) < -1e-3 and all(row["at a saddle"]["share"] == 0 for row in found.values())
     note = "Read: p(U, V, X_i) = <X_i, V U^T>, for the printed V U^T X_i a matrix; and almost every step size."

@@ -12,7 +12,7 @@ from gdstab import ensembles, sampling
 from gdstab.claims import problems
 from gdstab.claims.c.landscape import PROBLEMS
 from gdstab.claims.problems import DESCENT
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.figures import style
 from gdstab.losses import ShallowReLU, relu_pieces
 from gdstab.losses.relu_spline import Problem
@@ -116,7 +116,12 @@ def normal_starts(key, num: int, neurons: int, problem: dict) -> tuple[np.ndarra
 @lru_cache(maxsize=1)
 def relu_ends() -> list[Ends]:
     """Descents from normal starts, for every setting."""
-    return [descend(*starts_of(i), PROBLEMS[which]) for i, (_, which, _) in enumerate(SETTINGS)]
+    return [Ends(**kept(_descents, i, *setting)) for i, setting in enumerate(SETTINGS)]
+
+
+def _descents(number: int, neurons: int, which: int, num: int) -> dict:
+    starts = normal_starts(jax.random.key(number), num, neurons, PROBLEMS[which])
+    return descend(*starts, PROBLEMS[which])._asdict()
 
 
 def starts_of(setting: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,8 +186,7 @@ def strict_saddles_are_left(key):
     rows = {label(ends): ends.counts() for ends in relu_ends()}
     for i, pattern in enumerate(NEAR):
         for radius in (1e-2, 1e-4):
-            ends = from_a_ball(jax.random.fold_in(key, i), pattern, PROBLEMS[0], radius)
-            rows[f"within {radius} of {pattern}"] = ends.counts()
+            rows[f"within {radius} of {pattern}"] = kept(_counts, jax.random.fold_in(key, i), pattern, radius)
     saddles = sum(counts["saddle"] for counts in rows.values())
     decided = sum(sum(counts.values()) - counts["moving"] for counts in rows.values())
     numbers = {
@@ -195,6 +199,10 @@ def strict_saddles_are_left(key):
         "which are not in S."
     )
     return Finding(judge(saddles == 0), numbers, note)
+
+
+def _counts(key, pattern, radius: float) -> dict[str, int]:
+    return from_a_ball(key, pattern, PROBLEMS[0], radius).counts()
 
 
 def from_a_ball(key, pattern, problem: dict, radius: float, num: int = 2000, members: int = 40) -> Ends:

@@ -11,7 +11,7 @@ import numpy as np
 from gdstab import boundaries, ensembles, figures, losses, stability
 from gdstab.claims import problems
 from gdstab.claims.problems import DESCENT, image_of_descent, singularity
-from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept, require
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.theory import relu
 
@@ -121,7 +121,7 @@ COLLAPSE_ROWS = "descent on the loss that collapses, by step size over 1/4"
 def saddles_are_avoided(key, num: int = 20_000):
     """Descents from random starts on losses with strict saddles; and the same where f' is degenerate on an open set."""
     keys = dict(zip(cases(), jax.random.split(key, len(cases())), strict=True))
-    found = {name: ends(case, keys[name], num) for name, case in cases().items()}
+    found = {name: kept(ends, case, keys[name], num, of=(name, keys[name], num)) for name, case in cases().items()}
     rows = collapse(key)
     require(collapses(rows), "the example that shows what the hypothesis is for does not collapse as it must")
     require(all(row["at a minimum"] > num / 2 for row in found.values()), "too few descents come to rest")

@@ -12,7 +12,7 @@ import numpy as np
 
 from gdstab.claims.c import exact_relu as exact
 from gdstab.claims.c.exact_relu import Problem
-from gdstab.claims.registry import Finding, Verdict, claim, judge
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept
 from gdstab.losses import ShallowReLU
 from gdstab.theory import relu
 from gdstab.theory.relu import ROLES, CriticalType, NeuronType
@@ -91,6 +91,15 @@ def look(pattern: Sequence, problem: dict, key, rng: np.random.Generator) -> dic
     }
 
 
+def _members(key) -> tuple[list[dict], list[dict]]:
+    """A member of every family for every problem; and some with a flat degenerate neuron added."""
+    rng = np.random.default_rng(0)
+    jobs = [(pattern, problem) for pattern in patterns() for problem in PROBLEMS]
+    rows = [look(*job, jax.random.fold_in(key, i), rng) for i, job in enumerate(jobs)]
+    flat = (("inactive",), ("semi-inactive-",), (1, 2))
+    return rows, [look((*rest, "degenerate"), PROBLEMS[1], key, rng) for rest in flat]
+
+
 @claim(
     "C.prop4.5",
     source="Proposition 4.5",
@@ -101,16 +110,12 @@ def look(pattern: Sequence, problem: dict, key, rng: np.random.Generator) -> dic
 )
 def classification(key):
     """Every family of few neurons, by search around it and exactly; and whatever else Newton's method finds."""
-    rng, families = np.random.default_rng(0), list(patterns())
-    jobs = [(pattern, problem) for pattern in families for problem in PROBLEMS]
-    rows = [look(*job, jax.random.fold_in(key, i), rng) for i, job in enumerate(jobs)]
-    pinned = [
-        look((*rest, "degenerate"), PROBLEMS[1], key, rng) for rest in (("inactive",), ("semi-inactive-",), (1, 2))
-    ]
+    families = list(patterns())
+    rows, pinned = kept(_members, key)
     exactly = [is_exactly_critical(key, kinks) for kinks in (0, 2, 4)]
     found, strays = Counter(), 0
     for pattern, problem in zip(ZIGZAGS, PROBLEMS, strict=True):
-        _, kinds, losses = by_newton(starts(key, pattern, problem), problem)
+        _, kinds, losses = critical_points(key, pattern, problem)
         found.update(CriticalType(kind).name for kind in kinds)
         outside = (kinds == CriticalType.SADDLE_DEGENERATE) | (kinds == CriticalType.NOT_DIFFERENTIABLE)
         strays += int(np.sum(~outside & (kinds == CriticalType.UNMATCHED)))
@@ -199,6 +204,11 @@ def starts(key, pattern: Sequence, problem: dict, num: int = 200) -> np.ndarray:
     noise = np.asarray(jax.random.normal(far, (num, 3 * len(pattern) + 1)))
     around = np.repeat(members, 10, axis=0) + 0.3 * noise[: num // 20 * 10]
     return np.concatenate([around, noise[len(around) :] * np.abs(problem["interval"]).max()])
+
+
+def critical_points(key, pattern: Sequence, problem: dict, leak: float = 0.0) -> tuple[np.ndarray, ...]:
+    """What Newton's method finds from the starts of a family, see `by_newton`."""
+    return kept(by_newton, starts(key, pattern, problem), problem, leak, of=(key, pattern, problem, leak))
 
 
 def by_newton(points, problem: dict, leak: float = 0.0) -> tuple[np.ndarray, ...]:

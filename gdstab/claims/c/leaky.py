@@ -8,8 +8,8 @@ import numpy as np
 
 from gdstab.claims.c import exact_relu as exact
 from gdstab.claims.c.escape import Ends, descend, label, normal_starts, share, step_sizes
-from gdstab.claims.c.landscape import PROBLEMS, SLANTED, ZIGZAGS, by_newton, starts
-from gdstab.claims.registry import Finding, Verdict, claim, judge
+from gdstab.claims.c.landscape import PROBLEMS, SLANTED, ZIGZAGS, critical_points
+from gdstab.claims.registry import Finding, Verdict, claim, judge, kept
 from gdstab.theory import relu
 from gdstab.theory.relu import CriticalType
 
@@ -46,7 +46,7 @@ def leaky_strict_saddles(key):
 def leaky_row(key, pattern, leak: float) -> tuple:
     """Neurons, leak, number of points, the largest of their least eigenvalues, their losses, those on ReLU levels."""
     problem, neurons = PROBLEMS[0], len(pattern)
-    points, kinds, losses = by_newton(starts(key, pattern, problem), problem, leak)
+    points, kinds, losses = critical_points(key, pattern, problem, leak)
     found = np.isin(kinds, (CriticalType.SADDLE_A, CriticalType.SADDLE_B, CriticalType.UNMATCHED))
     values = []
     for theta in points[found]:
@@ -70,18 +70,23 @@ def leaky_minor(leak: Fraction, bias: int) -> bool:
 def leaky_ends() -> dict[str, list[Ends]]:
     """Descents from normal starts and from balls of radius 1e-3 around the saddles that Newton's method finds."""
     found = {"everywhere": [], "around saddles": []}
-    for i, (pattern, which, leak, num) in enumerate(SETTINGS):
-        problem, keys = PROBLEMS[which], jax.random.split(jax.random.key(i), 4)
-        points, kinds, losses = by_newton(starts(keys[0], pattern, problem), problem, leak)
-        saddles = np.isin(kinds, (CriticalType.SADDLE_A, CriticalType.SADDLE_B))
-        lowest = losses[saddles].min()
-        found["everywhere"].append(descend(*normal_starts(keys[1], num, len(pattern), problem), problem, leak, lowest))
+    for number, setting in enumerate(SETTINGS):
+        for kind, ends in found.items():
+            ends.append(Ends(**kept(_descents, kind, number, *setting)))
+    return found
+
+
+def _descents(kind: str, number: int, pattern, which: int, leak: float, num: int) -> dict:
+    problem, keys = PROBLEMS[which], jax.random.split(jax.random.key(number), 4)
+    points, kinds, losses = critical_points(keys[0], pattern, problem, leak)
+    saddles = np.isin(kinds, (CriticalType.SADDLE_A, CriticalType.SADDLE_B))
+    if kind == "everywhere":
+        begin = normal_starts(keys[1], num, len(pattern), problem)
+    else:
         around = np.repeat(points[saddles], 1000 // saddles.sum() + 1, axis=0)
         around += 1e-3 * np.asarray(jax.random.normal(keys[2], around.shape))
-        found["around saddles"].append(
-            descend(around, step_sizes(keys[3], len(around), problem), problem, leak, lowest)
-        )
-    return found
+        begin = around, step_sizes(keys[3], len(around), problem)
+    return descend(*begin, problem, leak, losses[saddles].min())._asdict()
 
 
 def counted(kind: str) -> dict[str, dict[str, int]]:

@@ -12,9 +12,10 @@ from numpy.polynomial import Polynomial, polynomial
 from gdstab import ensembles, figures, sampling, updates
 from gdstab.claims import problems
 from gdstab.claims.registry import Finding, Verdict, claim, judge, require
+from gdstab.flow import separation
 from gdstab.losses import WorstCase
+from gdstab.losses.worst_case import tabulate
 from gdstab.outcomes import StoppingRule
-from gdstab.studies.reproduce import d_2
 
 
 def _printed_pieces(a: Fraction, cut: Fraction, second_cut: Fraction, width: Fraction):
@@ -72,7 +73,7 @@ def the_hills(key):
         jumps += [_largest_jump(*each) for each in _printed_pieces(a, b * 10**13 + 1, b + 1, width)]
     rows = []
     for loss in (WorstCase(2.0, 3, 0.1), WorstCase(0.5, 40, 0.1)):
-        hills, a = d_2.tabulate(loss), loss.curvature
+        hills, a = tabulate(loss), loss.curvature
         rows.append({
             "a": a, "b": loss.extent, "least value": hills.value.min(),
             "least curvatures over a": hills.curvature.min(axis=1) / a,
@@ -144,7 +145,7 @@ def exponential_separation(key):
         for start in _starts(k, 2):
             lowest = loss.excluded_step(loss.window(start)[1])
             step_sizes = np.array([1.01, 1.2, 1.0]) * np.array([lowest, lowest, max(lowest, 1 / (6 * a))])
-            found = d_2.separate(loss, step_sizes, d_2.follow(loss, step_sizes, start))
+            found = separation.separate(loss, step_sizes, separation.follow(loss, step_sizes, start))
             inside = (found.times >= found.window[0]) & (found.times <= found.window[1])
             excluded = inside[None] & (step_sizes[:, None] >= loss.excluded_step(found.times)[None])
             require(bool(excluded.any(axis=1).all()), "no time at which the step is excluded")
@@ -158,7 +159,7 @@ def exponential_separation(key):
     times = np.linspace(*loss.window(loss.start()), 9)
     enough, excluded = _critical_steps(loss, times), loss.excluded_step(times)
     slope = float(np.polyfit(times, np.log(enough), 1)[0])
-    error = d_2.flow_error(loss)
+    error = separation.flow_error(loss)
     require(error < 1e-8, "the closed form of the flow is not what the solver finds")
     numbers = {
         "pairs of a step size and a time that it speaks of": cases,
@@ -174,7 +175,10 @@ def exponential_separation(key):
         "step above which the third coordinate diverges": 1 / (6 * loss.curvature),
     }
     step_sizes = np.array([0.1, 0.01, 0.001])
-    shown = d_2.separate(loss, step_sizes, d_2.follow(loss, step_sizes))
+    shown = separation.separate(loss, step_sizes, separation.follow(loss, step_sizes))._asdict()
+    shown = figures.Separation(
+        curvature=float(loss.curvature), extent=float(loss.extent), accuracy=float(loss.accuracy), **shown
+    )
     holds = least > 1 and np.allclose(exponents[0], 1, rtol=1e-6) and np.allclose(exponents[1], 1, atol=0.1)
     holds = holds and abs(slope + 1) < 0.02
     note = (

@@ -47,19 +47,8 @@ def closed_forms(options: Bifurcation, loss: LossFn | None = None) -> list[figur
     product = on_symmetric_line(options, loss)
     if product is None or options.observe == "loss":
         return []
-    per_step = product.reduced(1.0)
-    factor = math.sqrt(product.target) * (1 if options.observe == "first" else math.sqrt(2))
-    ends = parse_range(options.step_sizes)
-    k = per_step * np.linspace(ends[0], ends[-1], 801)
-    fixed = np.full((k.size, 1), factor)
-    stable = np.abs(symmetric_line.fixed_point_multipliers(k)[0]) < 1
-    curves = [figures.ClosedForm("minimum", k / per_step, fixed, stable)]
-    k = k[k > symmetric_line.PERIOD_TWO]
-    if k.size:
-        orbit = factor * np.array([symmetric_line.period_two(number) for number in k]) / np.sqrt(k)[:, None]
-        stable = np.abs(symmetric_line.period_two_multipliers(k)[0]) < 1
-        curves.append(figures.ClosedForm("period 2", k / per_step, orbit, stable))
-    return curves
+    unit = math.sqrt(product.target) * (1 if options.observe == "first" else math.sqrt(2))
+    return figures.closed_forms(parse_range(options.step_sizes), product.reduced(1.0), unit)
 
 
 def climb(

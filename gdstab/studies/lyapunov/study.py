@@ -9,19 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import basins, lyapunov, sampling, theory
+from gdstab import basins, losses, lyapunov, sampling, theory
 from gdstab._types import LossFn
 from gdstab._validate import check_step_sizes
+from gdstab.basins import collapse
 from gdstab.outcomes import StoppingRule, anchor_stride
 from gdstab.sampling import GridSource
 from gdstab.studies import building
 from gdstab.studies.building import under_descent
-from gdstab.studies.lyapunov import Lyapunov, collapse
+from gdstab.studies.lyapunov import Lyapunov
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.tables import picked
 from gdstab.studies.work import Needs, Work
-from gdstab.updates import UpdateRule
+from gdstab.updates import UpdateRule, gradient_descent
 
 _SMOOTH = {"descent", "heavy-ball", "nesterov"}
 """Rules whose map is smooth where it converges, so that a minimum has exponents."""
@@ -109,9 +110,10 @@ def symmetric_line(options: Lyapunov, setting: Setting) -> collapse.Line | None:
     inside = np.zeros(len(step_sizes), bool) if product is None else product.reduced(step_sizes) <= 2
     if not inside.any():
         return None
+    loss = losses.ScalarProduct(target=product.target, scale=product.scale)
     found = collapse.line(
-        step_sizes[inside], target=product.target, scale=product.scale, starts=options.line_starts,
-        num_steps=options.line_steps, seed=options.seed, confidence=options.confidence, dtype=step_sizes.dtype,
+        gradient_descent(), loss, step_sizes[inside], starts=options.line_starts, num_steps=options.line_steps,
+        seed=options.seed, confidence=options.confidence, dtype=step_sizes.dtype,
     )  # fmt: skip
     whole = [np.full(len(step_sizes), np.nan) for _ in found]
     for values, part in zip(whole, found, strict=True):
@@ -128,7 +130,7 @@ def summarise(
     if product is not None:
         for i, row in enumerate(rows):
             row["reduced"] = reduced = product.reduced(row["step_size"])
-            row["closed_form"] = collapse.closed_form(reduced) if reduced <= 2 else None
+            row["closed_form"] = theory.symmetric_line.largest_exponent(reduced) if reduced <= 2 else None
             if on_line is not None and np.isfinite(on_line.along[i]):
                 row.update(collapse.line_row(on_line, i))
         for row, extra in zip(rows, collapse.collapsed(found, options.confidence), strict=True):

@@ -15,9 +15,10 @@ import xarray as xr
 from gdstab import curvature, ensembles, orbits, stability, theory, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_step_sizes
+from gdstab.basins import stability_diagram
 from gdstab.outcomes import StoppingRule
 from gdstab.studies import building
-from gdstab.studies.multipliers import Multipliers, stability_diagram
+from gdstab.studies.multipliers import Multipliers
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.work import Needs, Work
 from gdstab.theory import optimisers
@@ -80,9 +81,7 @@ def measure(options: Multipliers, setting: Setting, work: Work):
     work.enter("minimum")
     minimum = find_minimum(options, loss, orbit)
     work.enter("plane of step size and momentum")
-    diagram = stability_diagram.diagram(
-        options, loss, minimum.theta, minimum.nu, minimum.curvature, setting.stopping, progress=work.progress
-    )
+    diagram = plane(options, loss, minimum, setting.stopping, work.progress)
     work.enter("thresholds")
     args = minimum.rule, loss, minimum.state, options.step_size
     values, matrix = (np.asarray(eqx.filter_jit(study)(*args)) for study in (stability.multipliers, stability.jacobian))
@@ -181,17 +180,46 @@ def summarise(
     }  # fmt: skip
 
 
+def plane(
+    options: Multipliers, loss: LossFn, minimum: Minimum, stopping: StoppingRule, progress=None
+) -> stability_diagram.Diagram:
+    """What becomes of orbits near the minimum for every step size and momentum; one momentum for rules without."""
+    momentum = options.rule in optimisers.MOMENTUM
+    betas = np.linspace(*options.betas, options.resolution[1]) if momentum else np.array([options.beta])
+    numbers = {"beta2": options.beta2, "eps": options.eps, "weight_decay": options.weight_decay}
+    rule, decay = updates.named_family(options.rule, **numbers), None
+    if minimum.nu is not None:
+        rule = updates.frozen(rule, jnp.asarray(minimum.nu, minimum.theta.dtype))
+    if options.weight_decay:
+        adamw = options.rule == "adamw"
+        scale = _preconditioner(options, minimum.theta, minimum.nu) if adamw else np.ones_like(minimum.theta)
+        decay = options.weight_decay * scale
+    threshold = np.array([_closed_form(options, minimum.curvature, beta) for beta in betas])
+    return stability_diagram.diagram(
+        rule, loss, minimum.theta, betas, threshold, stopping, num=options.resolution[0],
+        displacement=options.displacement, decay=decay, progress=progress,
+    )  # fmt: skip
+
+
+def _shift(options: Multipliers) -> dict[str, float]:
+    """The weight decay that the closed forms are to know of: adaptive rules have it in their curvature already."""
+    adaptive = options.rule in optimisers.ADAPTIVE and options.rule != "adamw"
+    return {} if adaptive else {"weight_decay": options.weight_decay}
+
+
+def _closed_form(options: Multipliers, curvature: float, beta: float) -> float:
+    return float(optimisers.threshold(options.rule, curvature, beta=beta, **_shift(options)))
+
+
 def critical_curvature(options: Multipliers) -> float:
     """The curvature above which a minimum is unstable at the step size asked for."""
-    numbers = {"beta": options.beta, **stability_diagram.shift(options)}
+    numbers = {"beta": options.beta, **_shift(options)}
     return float(optimisers.critical_curvature(options.rule, options.step_size, **numbers))
 
 
 def _thresholds(options: Multipliers, loss: LossFn, minimum: Minimum) -> dict:
     """In closed form from the curvature, and found by bisection on the multipliers of the whole map."""
-    exact = float(optimisers.threshold(
-        options.rule, minimum.curvature, beta=options.beta, **stability_diagram.shift(options)
-    ))  # fmt: skip
+    exact = _closed_form(options, minimum.curvature, options.beta)
     found = stability.threshold_of(
         minimum.rule, loss, jnp.asarray(minimum.theta), exact / 20, exact * 2, state=minimum.state
     )

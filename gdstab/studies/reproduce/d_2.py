@@ -3,35 +3,24 @@
 import math
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gdstab import figures, flow, orbits, records, updates
+from gdstab import figures, records
 from gdstab._numerics import check_precision
 from gdstab._validate import check_step_sizes
+from gdstab.flow.separation import Separation, flow_error, follow, separate
 from gdstab.losses import WorstCase
+from gdstab.losses.worst_case import Hills, tabulate
 from gdstab.studies.options import read
 from gdstab.studies.options.reproduce import FigureD2
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.reproduce.study import Row
 from gdstab.studies.work import Needs, Work
 
-_POINTS = 801
-_TIMES = 1200
 _SHOWN = 1 / 6  # a times the step size of the descent on the hill: the largest that Proposition 20 does not dismiss
 
 _LEAST_REACH = 3  # of the hills, by Appendix B
-
-
-class Hills(NamedTuple):
-    """Both functions on a grid, with their first two derivatives, and where the pieces of the second one meet."""
-
-    z: np.ndarray  # [2, points]
-    value: np.ndarray  # [2, points]
-    slope: np.ndarray
-    curvature: np.ndarray
 
 
 class Setting(NamedTuple):
@@ -91,78 +80,6 @@ def shows(options: FigureD2) -> str:
     )
 
 
-def tabulate(loss: WorstCase) -> Hills:
-    """Both hills from one end to the other and a bit beyond, every piece with some points."""
-    width, reach = float(loss.width), loss.second_cut
-    shares = np.linspace(-1.15, 1.15, _POINTS - 200)
-    first = np.concatenate([shares * loss.cut, loss.cut + np.linspace(-1, 2, 200)])
-    pieces = [1 - width * np.linspace(0, 1, 100), reach + np.linspace(0, 1, 100)]
-    second = np.concatenate([np.linspace(-reach - 3.5, reach + 1.5, _POINTS - 200), *pieces])
-    z = np.stack([np.sort(first), np.sort(second)])
-
-    @jax.jit
-    def derivatives(points):
-        rows = zip((loss.phi, loss.phi_bar), points, strict=True)
-        return [[jax.vmap(f)(x) for f in (hill, jax.grad(hill), jax.grad(jax.grad(hill)))] for hill, x in rows]
-
-    return Hills(z, *np.asarray(derivatives(jnp.asarray(z))).swapaxes(0, 1))
-
-
-def follow(loss: WorstCase, step_sizes: np.ndarray, start=None) -> np.ndarray:
-    """Descent, by default from `loss.start()`, [steps, iterates, 3], until all have passed the second cut point."""
-    start = loss.start() if start is None else start
-    end = loss.arrivals(start).end
-    num_steps = math.ceil(1.25 * end / step_sizes.min()) + 10
-    walk = jax.jit(jax.vmap(orbits.rollout(updates.gradient_descent(), num_steps), (None, None, 0)))
-    path = np.asarray(walk(loss, jnp.asarray(start), jnp.asarray(step_sizes))[1])
-    return np.concatenate([np.broadcast_to(start, (len(step_sizes), 1, 3)), path], axis=1)
-
-
-def separate(loss: WorstCase, step_sizes: np.ndarray, paths: np.ndarray) -> figures.Separation:
-    r"""Distances between the flow at times of its isotropic part and descent; the exponent at which they grow.
-
-    In the isotropic region the iterates lie on one ray from the origin of the first two coordinates; the distance from
-    it, $|q_1 \bar q_k - \bar q q_k| / \|(q_k, \bar q_k)\|$, bounds that from every iterate below, and keeps its digits
-    where the first coordinate is $10^{15}$.
-    """
-    start = paths[0, 0]
-    arrivals = loss.arrivals(start)
-    times = np.linspace(arrivals.isotropic, arrivals.end, _TIMES)
-    points = loss.flow(start, times)
-    nearest, off, exponents = [], [], []
-    inside = slice(*np.searchsorted(times, loss.window(start)))
-    for path in paths:
-        nearest.append([_distance(path, point) for point in points])
-        entry = path[np.argmax(path[:, 1] >= 1), :2]
-        off.append(np.abs(entry[0] * points[:, 1] - entry[1] * points[:, 0]) / np.linalg.norm(entry))
-        exponents.append(np.polyfit(times[inside], np.log(off[-1][inside]), 1)[0])
-    a = float(loss.curvature)
-    printed = 1e-14 * a * step_sizes[:, None] * np.exp(a * times)
-    return figures.Separation(
-        a, float(loss.extent), step_sizes, times, loss.window(start), float(loss.accuracy),
-        np.array(nearest), np.array(off), printed, np.array(exponents),
-    )  # fmt: skip
-
-
-def _distance(path: np.ndarray, point: np.ndarray) -> float:
-    """From a point to the nearest iterate, whose first coordinates ascend: only those as close in it can be nearer."""
-    first = path[:, 0]
-    here = min(np.searchsorted(first, point[0]), len(path) - 1)
-    reach = np.linalg.norm(path[here] - point)
-    low, high = np.searchsorted(first, [point[0] - reach, point[0] + reach])
-    return float(np.linalg.norm(path[low : high + 1] - point, axis=1).min())
-
-
-def flow_error(loss: WorstCase) -> float:
-    """Largest relative difference of the closed form and the solver, the second entry counted from the top."""
-    times = np.linspace(0, loss.arrivals(loss.start()).end, 25)
-    settings = {"rtol": 1e-12, "atol": 1e-14, "save_at": times, "escape_radius": float(loss.cut)}
-    found = flow.gradient_flow(loss, jnp.asarray(loss.start()), times[-1], **settings)
-    top = np.array([0.0, float(loss.width) / 2 - 1])
-    exact = loss.flow(loss.start(), times)[:, :2] - top
-    return float(np.abs((np.asarray(found.observed)[:, :2] - top) / exact - 1).max())
-
-
 def compare(options: FigureD2, summary: dict, dataset: xr.Dataset) -> list[Row]:
     """What the appendix says of the hills and of the separation, and what came out."""
     a, window, (_, loss) = options.curvature, summary["window"], losses(options)
@@ -191,7 +108,7 @@ def _both(values) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
 
 
-def _dataset(hills: Hills, separation: figures.Separation) -> xr.Dataset:
+def _dataset(hills: Hills, separation: Separation) -> xr.Dataset:
     table = {name: (("hill", "point"), getattr(hills, name)) for name in Hills._fields}
     apart = {name: (("step_size", "time"), getattr(separation, name)) for name in ("nearest", "off", "printed")}
     coordinates = {"step_size": separation.step_sizes, "time": separation.times, "hill": ["phi", "phi-bar"]}

@@ -1,15 +1,20 @@
-"""The step size at which descent first strays from the flow by more than a given distance."""
+"""Where descent leaves the flow: from which step size on it strays too far; how they part on a known hill."""
 
 import math
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gdstab import orbits
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count, check_positive
 from gdstab.flow.deviation import deviation
+from gdstab.flow.gradient_flow import gradient_flow
 from gdstab.flow.status import FlowStatus
+from gdstab.updates import gradient_descent
 
 
 class Exceedance(NamedTuple):
@@ -116,3 +121,68 @@ def _check_arrival(ways, time):
             f"the flow stopped at time {float(ways.time):g} of {time:g}: {FlowStatus(int(ways.status)).name}; "
             "shorten the time, or see `diagnose(loss, gradient_flow(loss, theta0, time))`"
         )
+
+
+class Separation(NamedTuple):
+    """How descent parts from the flow on a hill, for several step sizes."""
+
+    step_sizes: np.ndarray
+    times: np.ndarray
+    window: tuple[float, float]  # of Proposition 20
+    nearest: np.ndarray  # [steps, times], from theta(t) to the nearest iterate
+    off: np.ndarray  # [steps, times], from theta(t) to the line on which the iterates lie
+    printed: np.ndarray  # [steps, times], the lower bound of the proof
+    exponents: np.ndarray  # fitted to `off`
+
+
+def follow(loss: LossFn, step_sizes: np.ndarray, start=None) -> np.ndarray:
+    """Descent on `losses.WorstCase`, by default from its start, until all have passed its end, [steps, iterates, 3]."""
+    start = loss.start() if start is None else start
+    end = loss.arrivals(start).end
+    num_steps = math.ceil(1.25 * end / step_sizes.min()) + 10
+    walk = jax.jit(jax.vmap(orbits.rollout(gradient_descent(), num_steps), (None, None, 0)))
+    path = np.asarray(walk(loss, jnp.asarray(start), jnp.asarray(step_sizes))[1])
+    return np.concatenate([np.broadcast_to(start, (len(step_sizes), 1, 3)), path], axis=1)
+
+
+def separate(loss: LossFn, step_sizes: np.ndarray, paths: np.ndarray, num: int = 1200) -> Separation:
+    r"""Distances between the flow at times of its isotropic part and descent; the exponent at which they grow.
+
+    In the isotropic region the iterates lie on one ray from the origin of the first two coordinates; the distance from
+    it, $|q_1 \bar q_k - \bar q q_k| / \|(q_k, \bar q_k)\|$, bounds that from every iterate below, and keeps its digits
+    where the first coordinate is $10^{15}$.
+    """
+    start = paths[0, 0]
+    arrivals = loss.arrivals(start)
+    times = np.linspace(arrivals.isotropic, arrivals.end, num)
+    points = loss.flow(start, times)
+    nearest, off, exponents = [], [], []
+    inside = slice(*np.searchsorted(times, loss.window(start)))
+    for path in paths:
+        nearest.append([_distance(path, point) for point in points])
+        entry = path[np.argmax(path[:, 1] >= 1), :2]
+        off.append(np.abs(entry[0] * points[:, 1] - entry[1] * points[:, 0]) / np.linalg.norm(entry))
+        exponents.append(np.polyfit(times[inside], np.log(off[-1][inside]), 1)[0])
+    a = float(loss.curvature)
+    printed = 1e-14 * a * step_sizes[:, None] * np.exp(a * times)
+    ways = map(np.array, (nearest, off, printed, exponents))
+    return Separation(step_sizes, times, loss.window(start), *ways)
+
+
+def _distance(path: np.ndarray, point: np.ndarray) -> float:
+    """From a point to the nearest iterate, whose first coordinates ascend: only those as close in it can be nearer."""
+    first = path[:, 0]
+    here = min(np.searchsorted(first, point[0]), len(path) - 1)
+    reach = np.linalg.norm(path[here] - point)
+    low, high = np.searchsorted(first, [point[0] - reach, point[0] + reach])
+    return float(np.linalg.norm(path[low : high + 1] - point, axis=1).min())
+
+
+def flow_error(loss: LossFn) -> float:
+    """Largest relative difference of the closed form and the solver, the second entry counted from the top."""
+    times = np.linspace(0, loss.arrivals(loss.start()).end, 25)
+    settings = {"rtol": 1e-12, "atol": 1e-14, "save_at": times, "escape_radius": float(loss.cut)}
+    found = gradient_flow(loss, jnp.asarray(loss.start()), times[-1], **settings)
+    top = np.array([0.0, float(loss.width) / 2 - 1])
+    exact = loss.flow(loss.start(), times)[:, :2] - top
+    return float(np.abs((np.asarray(found.observed)[:, :2] - top) / exact - 1).max())

@@ -2,7 +2,7 @@ r"""Past the critical step of $L = c\,(a - xy)^2$: do bounded orbits collapse on
 
 The answer is yes, by `theory.collapse`; here it is measured, three times over: where the orbits of random points are
 in the end, whether the quotient $V$ of the proof ever grows, and how fast a distance from the line shrinks along the
-orbits on it.
+orbits on it. The rule is descent and the loss that product, with the numbers `target` and `scale`.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from gdstab import basins, ensembles, estimators, losses, lyapunov, updates
+from gdstab import ensembles, estimators, lyapunov
+from gdstab._types import LossFn
+from gdstab.basins.refined import BOUNDED, Regime, Regimes, regimes
 from gdstab.outcomes import StoppingRule, anchor_stride
-from gdstab.theory import collapse, scalar, symmetric_line
+from gdstab.theory import collapse, scalar
+from gdstab.updates import UpdateRule
 
 _REACH = 0.999
 """Starts on the line lie within this share of the trapping ellipse."""
@@ -25,9 +28,6 @@ _NEAR = 1e-6
 
 _PERIOD = 64
 """The longest cycle that is looked for."""
-
-_STEPS_WATCHED = 200
-"""Steps along which the quotient is held against the proof."""
 
 
 class Line(NamedTuple):
@@ -42,7 +42,7 @@ class Line(NamedTuple):
 
 
 def line(
-    step_sizes, *, target: float = 1.0, scale: float = 1.0, starts: int = 64, num_steps: int = 20_000, seed: int = 0,
+    rule: UpdateRule, loss: LossFn, step_sizes, *, starts: int = 64, num_steps: int = 20_000, seed: int = 0,
     confidence: float = 0.95, dtype=np.float64,
 ) -> Line:  # fmt: skip
     r"""Exponents along and across $x = y$: means of $\ln |1 + k r - 2 k x^2|$ and $\ln |1 - k r|$, $r = a - x^2$.
@@ -57,11 +57,13 @@ def line(
 
     Examples
     --------
-    >>> found = line([0.55, 1.0], starts=8, num_steps=4000)
+    >>> from gdstab import losses, updates
+    >>> rule, loss = updates.gradient_descent(), losses.ScalarProduct(scale=1.0)
+    >>> found = line(rule, loss, [0.55, 1.0], starts=8, num_steps=4000)
     >>> found.along.round(2).tolist(), found.across.round(2).tolist()
     ([-0.86, 1.1], [-0.11, -0.0])
     """
-    step_sizes = np.asarray(step_sizes, dtype)
+    step_sizes, target, scale = np.asarray(step_sizes, dtype), float(loss.target), float(loss.scale)
     reduced = 2 * scale * target * step_sizes
     if not ((reduced > 0) & (reduced <= 2)).all():
         raise ValueError(
@@ -71,7 +73,7 @@ def line(
     reach = _REACH * np.sqrt((2 + reduced) / reduced * target)
     share = np.random.default_rng(seed).uniform(-1, 1, (len(step_sizes), starts))
     x = (reach[:, None] * share).astype(dtype).ravel()
-    follow = _OnLine(losses.ScalarProduct(target=target, scale=scale), num_steps)
+    follow = _OnLine(loss, rule, num_steps)
     points = np.stack([x, x], axis=-1), np.repeat(step_sizes, starts)
     value, last = ensembles.map_points(follow, points)
     value = value.reshape(len(step_sizes), starts, 3)
@@ -83,12 +85,13 @@ def line(
 class _OnLine(eqx.Module):
     """Means of the three logarithms along one orbit, and its last point."""
 
-    loss: losses.ScalarProduct
+    loss: LossFn
+    rule: UpdateRule = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
 
     def __call__(self, start):
         theta, step_size = start
-        found = lyapunov.average(updates.gradient_descent(), self.loss, theta, step_size, self.num_steps, _logarithms)
+        found = lyapunov.average(self.rule, self.loss, theta, step_size, self.num_steps, _logarithms)
         return found.value, found.state
 
 
@@ -110,27 +113,11 @@ def _student(value: np.ndarray, good: np.ndarray, confidence: float) -> tuple[np
     return np.where(few, np.nan, mean), np.where(few, np.nan, half)
 
 
-def closed_form(reduced: float) -> float | None:
-    r"""The largest exponent where it is known, at $K = k a$: 0 up to 1, then that of the orbit of period 2; ln 3 at 2.
-
-    Below $K = 1$ orbits converge to a minimum, and nothing moves along the minima. The orbit of period 2 has the
-    multipliers $9 - 2(1 + K)^2$ along the line and $3 - 2K$ across, over two steps. At $K = 2$ only the line is left.
-
-    >>> closed_form(0.8), round(closed_form(1.1), 6), closed_form(1.5), round(closed_form(2.0), 6)
-    (0.0, -0.111572, None, 1.098612)
-    """
-    if reduced <= 1:
-        return 0.0
-    if reduced >= symmetric_line.PERIOD_FOUR:
-        return symmetric_line.LAST_EXPONENT if reduced == symmetric_line.LAST_BOUNDED else None
-    return float(0.5 * np.log(max(map(abs, symmetric_line.period_two_multipliers(reduced)))))
-
-
-def collapsed(found: basins.Regimes, confidence: float = 0.95) -> list[dict]:
+def collapsed(found: Regimes, confidence: float = 0.95) -> list[dict]:
     """Per step size: bounded orbits that did not converge, and how many of them ended on x = y."""
     rows = []
     for regime, theta in zip(found.regime, found.theta, strict=True):
-        moving = np.isin(regime, [kind for kind in basins.BOUNDED if kind != basins.Regime.CONVERGED])
+        moving = np.isin(regime, [kind for kind in BOUNDED if kind != Regime.CONVERGED])
         ends = theta[moving]
         distance = np.abs(ends[:, 0] - ends[:, 1])
         hits, total = int((distance <= _NEAR * (1 + np.linalg.norm(ends, axis=1))).sum()), int(moving.sum())
@@ -144,26 +131,8 @@ def collapsed(found: basins.Regimes, confidence: float = 0.95) -> list[dict]:
     return rows
 
 
-def largest_factor(points, step_size: float, target: float = 1.0, scale: float = 1.0) -> float:
-    """The largest factor by which the quotient of `theory.collapse` changes along orbits in the trapping ellipse.
-
-    It is at most 1, up to rounding, whatever the points `[points, 2]`; 0 if none of them is in the ellipse.
-
-    >>> 0.99 < largest_factor(np.random.default_rng(0).uniform(-1, 1, (100, 2)), 0.75) <= 1
-    True
-    """
-    points = np.asarray(points, np.float64)
-    points = points[scalar.trapping_energy(points, step_size, target, scale) < 0]
-    largest, k = 0.0, 2 * scale * step_size
-    for _ in range(_STEPS_WATCHED if len(points) else 0):
-        largest = max(largest, float(np.max(collapse.potential_factor(points, step_size, target, scale))))
-        pull = k * (target - points[:, :1] * points[:, 1:])
-        points = points + pull * points[:, ::-1]
-    return largest
-
-
 def table(
-    step_sizes, *, target: float = 1.0, scale: float = 1.0, starts: int = 400, num_steps: int = 4000, seed: int = 0,
+    rule: UpdateRule, loss: LossFn, step_sizes, *, starts: int = 400, num_steps: int = 4000, seed: int = 0,
     confidence: float = 0.95, progress: Callable[[int, int], None] | None = None,
 ) -> list[dict]:  # fmt: skip
     r"""All the evidence, a row per step size: regimes of bounded orbits, how many collapsed, exponents, the quotient.
@@ -173,27 +142,25 @@ def table(
 
     Examples
     --------
-    >>> row = table([0.7], starts=40, num_steps=2000)[0]
+    >>> from gdstab import losses, updates
+    >>> rule, loss = updates.gradient_descent(), losses.ScalarProduct(scale=1.0)
+    >>> row = table(rule, loss, [0.7], starts=40, num_steps=2000)[0]
     >>> row["shares"]["chaotic"]["value"], row["collapsed"] == row["moving"], row["across"][1] < 0
     (1.0, True, True)
     """
-    step_sizes = np.asarray(step_sizes, np.float64)
+    step_sizes, target, scale = np.asarray(step_sizes, np.float64), float(loss.target), float(loss.scale)
     ellipse = scalar.trapping_ellipse(float(step_sizes.min()), target, scale)
     reach = float(np.hypot(ellipse.along, ellipse.across) / np.sqrt(2))
     points = np.random.default_rng(seed).uniform(-reach, reach, (starts, 2))
     max_steps = max(num_steps, 3 * anchor_stride(_PERIOD))
     stopping = StoppingRule(loss_tol=None, grad_tol=1e-10, max_steps=max_steps, max_period=_PERIOD)
-    loss = losses.ScalarProduct(target=target, scale=scale)
-    found = basins.regimes(
-        updates.gradient_descent(), loss, points, step_sizes, stopping=stopping, num_steps=num_steps, progress=progress
-    )
+    found = regimes(rule, loss, points, step_sizes, stopping=stopping, num_steps=num_steps, progress=progress)
     rows = [row | extra for row, extra in zip(found.rows(confidence), collapsed(found, confidence), strict=True)]
-    common = {"target": target, "scale": scale}
-    on_line = line(step_sizes, num_steps=num_steps, seed=seed, confidence=confidence, **common)
+    on_line = line(rule, loss, step_sizes, num_steps=num_steps, seed=seed, confidence=confidence)
     for i, (row, eta) in enumerate(zip(rows, step_sizes.tolist(), strict=True)):
         row.update(line_row(on_line, i), reduced=2 * scale * target * eta)
-        row["largest_factor"] = largest_factor(points, eta, **common)
-        bounded = np.isin(found.regime[i], basins.BOUNDED)
+        row["largest_factor"] = collapse.largest_factor(points, eta, target, scale)
+        bounded = np.isin(found.regime[i], BOUNDED)
         row["against"] = int((bounded != (scalar.trapping_energy(points, eta, target, scale) < 0)).sum())
     return rows
 

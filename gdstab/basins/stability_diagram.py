@@ -1,19 +1,20 @@
-"""Where, in the plane of step size and momentum, orbits return to a minimum: the engine's answer, against theory's."""
+"""Where, in the plane of step size and momentum, orbits return to a minimum: the engine against a formula."""
 
 import dataclasses
 import enum
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gdstab import ensembles, updates
+from gdstab import ensembles
 from gdstab._types import LossFn, Scalar
 from gdstab.losses.pullback import First, Pullback
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.theory import optimisers
+from gdstab.updates import UpdateRule
 
 _NEAR = 30
 """An orbit that converges within so many displacements of its minimum has returned."""
@@ -53,57 +54,53 @@ class Decayed(eqx.Module):
 
 
 def diagram(
-    options: Any, loss: LossFn, theta: np.ndarray, nu: np.ndarray | None, curvature: float, stopping: StoppingRule,
-    progress=None,
+    rule: UpdateRule, loss: LossFn, theta: np.ndarray, betas: np.ndarray, threshold: np.ndarray,
+    stopping: StoppingRule, *, num: int = 160, displacement: float = 1e-3, decay: np.ndarray | None = None,
+    progress: Callable | None = None,
 ) -> Diagram:  # fmt: skip
     """One orbit from near the minimum `theta` for every step size and momentum.
 
-    Step sizes run from a quarter of the smallest threshold to 1.25 times the largest, evenly, or geometrically where
-    these are far apart. The orbits of adaptive rules are those at the frozen second moment `nu`. With weight decay they
-    are said to converge where loss and decay together are critical, since the gradient of the loss does not vanish.
+    The `num` step sizes run from a quarter of the smallest threshold to 1.25 times the largest, evenly, or
+    geometrically where these are far apart. With weight decay orbits are said to converge where loss and decay together
+    are critical, since the gradient of the loss does not vanish.
+
+    Parameters
+    ----------
+    rule
+        On parameters `(theta, beta)`, as `updates.named_family` makes it; adaptive ones at a frozen second moment.
+    threshold
+        The largest stable step size in closed form, for every momentum.
+    displacement
+        How far from the minimum the orbits start.
+    decay
+        What the rule's weight decay amounts to, $w P$ with the preconditioner $P$, [dim].
     """
     dtype = theta.dtype
     # Near a flip the two modes of momentum are almost parallel: their sum can pause, and look like a cycle, on its way.
     stopping = dataclasses.replace(stopping, cycle_tol=64 * float(np.finfo(dtype).eps))
-    momentum = options.rule in optimisers.MOMENTUM
-    betas = np.linspace(*options.betas, options.resolution[1]) if momentum else np.array([options.beta])
-    decay = shift(options)
-    threshold = np.array([float(optimisers.threshold(options.rule, curvature, beta=b, **decay)) for b in betas])
     low, high = threshold.min() / 4, threshold.max() * 1.25
-    step_sizes = (np.geomspace if high > 30 * low else np.linspace)(low, high, options.resolution[0])
-    numbers = {"beta2": options.beta2, "eps": options.eps, "weight_decay": options.weight_decay}
-    rule = updates.named_family(options.rule, **numbers)
-    if nu is not None:
-        rule = updates.frozen(rule, jnp.asarray(nu, dtype))
+    step_sizes = (np.geomspace if high > 30 * low else np.linspace)(low, high, num)
     watched = loss
-    if options.weight_decay:
-        watched, rule = _watch_decay(options, loss, theta, nu, rule)
+    if decay is not None:
+        watched, rule = _watch_decay(loss, theta, jnp.asarray(decay, dtype), rule)
     away = np.cos(np.arange(1, theta.size + 1) * 2.4)  # along no axis and no symmetry
-    start = theta + (options.displacement * away / np.linalg.norm(away)).astype(dtype)
+    start = theta + (displacement * away / np.linalg.norm(away)).astype(dtype)
     points = (np.tile(start, (len(betas), 1)), betas.astype(dtype))
     found = ensembles.run(
         rule, Pullback(watched, First()), points, step_sizes.astype(dtype), stopping, progress=progress
     )
     distance = np.linalg.norm(np.asarray(found.theta[0], float) - theta, axis=-1)
     return Diagram(
-        step_sizes, betas, _verdicts(found.outcome, distance <= _NEAR * options.displacement), found.steps, threshold,
+        step_sizes, betas, _verdicts(found.outcome, distance <= _NEAR * displacement), found.steps, threshold,
         found.lane_steps,
     )  # fmt: skip
 
 
-def _watch_decay(options, loss, theta, nu, rule):
+def _watch_decay(loss, theta, decay, rule):
     """What vanishes where the rule rests, for the stopping rule to watch; and the rule, at work on the loss itself."""
-    scale = optimisers.preconditioner(options.rule, nu, options.eps) if options.rule == "adamw" else np.ones_like(theta)
-    decay = jnp.asarray(options.weight_decay * scale, theta.dtype)
     value = Decayed(loss, decay, jnp.zeros((), theta.dtype))(jnp.asarray(theta))
     under = Pullback(loss, First())
     return Decayed(loss, decay, value), rule._replace(step=lambda _, state, size: rule.step(under, state, size))
-
-
-def shift(options: Any) -> dict[str, float]:
-    """The weight decay that the closed forms are to know of: adaptive rules have it in their curvature already."""
-    adaptive = options.rule in optimisers.ADAPTIVE and options.rule != "adamw"
-    return {} if adaptive else {"weight_decay": options.weight_decay}
 
 
 def _verdicts(outcome: np.ndarray, near: np.ndarray) -> np.ndarray:
