@@ -53,6 +53,25 @@ class Ends(NamedTuple):
         """Some of the cells."""
         return Ends(*(array[cells] for array in self))
 
+    def longer(self, cells: int) -> "Ends":
+        """As many cells, the new ones without lanes; and `occupied` leaves those out again."""
+        return Ends(*(np.concatenate([a, np.zeros((cells - len(a), *a.shape[1:]), a.dtype)]) for a in self))
+
+    def occupied(self) -> "Ends":
+        """The cells that have lanes."""
+        return self.take(self.lanes > 0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As arrays by name, to be written down."""
+        return {f"ends_{name}": array for name, array in self._asdict().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays) -> "Ends | None":
+        """Back from `arrays`; None where there are none."""
+        if f"ends_{cls._fields[0]}" not in arrays:
+            return None
+        return cls(**{name: np.asarray(arrays[f"ends_{name}"]) for name in cls._fields})
+
 
 def cells_of(points: Float[np.ndarray, "n dim"], tol: float) -> Int64[np.ndarray, "n dim"]:
     """The cells of side `tol` that points lie in.

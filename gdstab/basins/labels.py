@@ -14,8 +14,9 @@ from jaxtyping import Float, Int, Int32
 from gdstab import ensembles
 from gdstab._types import LossFn
 from gdstab._validate import check_positive
-from gdstab.basins.attractors import Attractors, Found, attractors_of, describe
+from gdstab.basins.attractors import Attractors, Found, describe
 from gdstab.basins.ends import Ends, add, cells_of, gather
+from gdstab.basins.grouping import attractors_of
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
@@ -23,7 +24,8 @@ LARGEST = 6000
 """Label that a function may give, as in `boundaries`."""
 _SIDE = 64  # cells along the longest side of what the initial points fill, if nothing is said
 _MOST_NUMBERS = 2**27  # that the cells of an ensemble may take together
-_LOOKED_AT = 4096  # initial points, of which the extent is taken
+FEW = 4096
+"""Initial points, of which the extent is taken."""
 
 
 @dataclasses.dataclass
@@ -39,8 +41,8 @@ class Labeller:
         Its attribute `names`, if it has one, holds the names of the labels.
     one
         Shapes and dtypes of one point.
-    initial
-        `initial(numbers) -> points` and how many there are, for the side of the cells where `Found` does not say it.
+    few
+        `few() -> points`: some of the initial ones, for the side of the cells where `Found` does not say it.
     """
 
     rule: UpdateRule
@@ -48,7 +50,7 @@ class Labeller:
     stopping: StoppingRule
     label: Callable | Found
     one: Any
-    initial: tuple[Callable, int] | None = None
+    few: Callable | None = None
 
     def __post_init__(self):
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.one)
@@ -56,19 +58,17 @@ class Labeller:
         self.dim, self._dtype = flat.size, flat.dtype
         self.found = isinstance(self.label, Found)
         if not (self.found or callable(self.label)):
-            raise ValueError(f"label: expected a function of one end point, or Found(), got {self.label!r}; pass either")
+            raise ValueError(f"label: expected a function of one end point or Found(), got {self.label!r}; pass either")
         self._with_cycles = self.found and self.stopping.max_period is not None
         self.tol = self._side() if self.found else float("nan")
         self.keep = ("theta", "state") if self._with_cycles else ("theta",)
 
     def _side(self) -> float:
-        if self.label.tol is not None or self.initial is None:
+        if self.label.tol is not None or self.few is None:
             return check_positive(self.label.tol, "tol")
-        take, num = self.initial
-        few = take(np.unique(np.linspace(0, num - 1, min(num, _LOOKED_AT)).astype(np.int64)))
-        extent = max((float(np.ptp(leaf, axis=0).max(initial=0)) for leaf in jax.tree.leaves(few)), default=0.0)
+        extent = max((float(np.ptp(leaf, axis=0).max(initial=0)) for leaf in jax.tree.leaves(self.few())), default=0.0)
         if not extent > 0:
-            raise ValueError("tol: initial points that are all the same have no extent to take it from; pass Found(tol)")
+            raise ValueError("tol: initial points that are all equal have no extent to take it from; pass Found(tol)")
         return extent / _SIDE
 
     def __call__(
@@ -82,7 +82,7 @@ class Labeller:
         lanes = np.flatnonzero(cycling | (outcome == Outcome.CONVERGED))
         place = np.full(len(outcome), -1, np.int32)
         if not lanes.size:
-            return Ends.nowhere(self.dim if self.found else 1, self.dim, self._dtype), place
+            return self.nowhere(), place
         points = _raveled(theta, lanes, self._dtype)
         inner = np.flatnonzero(cycling[lanes])
         if inner.size:
@@ -97,6 +97,10 @@ class Labeller:
             part=None if part is None else part[lanes],
         )
         return ends, place
+
+    def nowhere(self) -> Ends:
+        """No cell at all."""
+        return Ends.nowhere(self.dim if self.found else 1, self.dim, self._dtype)
 
     def _named(self, theta, lanes) -> Int[np.ndarray, "lanes 1"]:
         given = np.asarray(ensembles.map_points(self.label, jax.tree.map(lambda leaf: leaf[lanes], theta)))
@@ -188,7 +192,7 @@ def label_ends(
     if result.theta is None:
         raise ValueError('expected a result with its end points, got one without; run it with keep=("theta",)')
     if isinstance(label, Found) and label.tol is None:
-        raise ValueError("tol: expected the side of a cell, got none, and a result has no initial points; pass Found(tol)")
+        raise ValueError("tol: expected the side of a cell, got none, which a result does not say; pass Found(tol)")
     shape, axes = result.outcome.shape, result.outcome.ndim
     sizes = np.asarray(result.step_sizes)
     rows = shape[0] if axes == 2 else 1
