@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from gdstab.basins import Heatmap
-from gdstab.figures import style
+from gdstab.figures import labels, style
 from gdstab.outcomes import Outcome
 
 LABELS = {
@@ -34,7 +34,10 @@ class Overlay(NamedTuple):
 
 
 def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | None = None) -> Figure:  # noqa: B008
-    """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own."""
+    """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own.
+
+    With labels the colour is that of the attractor, and darker where it takes more updates to come there.
+    """
     with style.style():
         figure = style.new_figure(5.6, 5.0)
         axes = figure.add_subplot()
@@ -49,20 +52,24 @@ def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | 
             rasterized=True,
         )
         entries = _draw_curves(axes, overlay)
+        if result.attractors is not None:
+            entries = _number_attractors(axes, result) + entries
         axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
         axes.set_xlabel(_math(result.axes[0]))
         axes.set_ylabel(_math(result.axes[1]))
         axes.set_title(title or rf"$\eta = {result.step_size:g}$")
         if result.counts["converged"]:
-            image = ScalarMappable(norm, style.ITERATIONS)
+            image = ScalarMappable(norm, style.ITERATIONS if result.label is None else labels.SHADES)
             bar = figure.colorbar(image, ax=axes, shrink=0.86, aspect=28, pad=0.02, extend=_extend(result, norm))
             bar.set_label("updates until convergence")
             style.label_logarithmic(bar, norm.vmin, norm.vmax)
-        present = [verdict for verdict in LABELS if result.counts[verdict.name.lower()]]
+        nowhere = result.outcome if result.label is None else np.where(result.label < 0, result.outcome, -1)
+        present = [verdict for verdict in LABELS if (nowhere == verdict).any()]
         entries += [(_swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
         if entries:
-            handles, labels = zip(*entries, strict=True)
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4), handlelength=2.4)
+            handles, said = zip(*entries, strict=True)
+            columns = min(len(handles), 4 if result.label is None else 2)
+            figure.legend(handles, said, loc="outside lower center", ncols=columns, handlelength=2.4)
     return figure
 
 
@@ -88,10 +95,35 @@ def _extend(result: Heatmap, norm: LogNorm) -> str:
 
 def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
     """Colours `[n0, n1, 3]`, 8 bits each."""
-    picture = (255 * style.ITERATIONS(norm(np.maximum(result.steps, 1)))[..., :3] + 0.5).astype(np.uint8)
+    darkness = norm(np.maximum(result.steps, 1))
+    if result.label is None:
+        picture = (255 * style.ITERATIONS(darkness)[..., :3] + 0.5).astype(np.uint8)
+        nowhere = np.ones(result.outcome.shape, bool)
+    else:
+        picture, nowhere = labels.shaded(result.label, result.attractors.names, np.asarray(darkness)), result.label < 0
     for verdict, colour in style.OUTCOME_COLOURS.items():
-        picture[result.outcome == verdict] = np.round(255 * np.array(to_rgb(colour)))
+        picture[nowhere & (result.outcome == verdict)] = np.round(255 * np.array(to_rgb(colour)))
     return picture
+
+
+def _number_attractors(axes: Axes, result: Heatmap) -> list:
+    """Number the attractors that lie in the plane, where it shows two of two parameters; entries of the legend."""
+    attractors, whole = (
+        result.attractors,
+        [f"{100 * lanes / result.cells:.3g} %" for lanes in result.attractors.lanes[0]],
+    )
+    if attractors.point.shape[1] == 2 and result.axes[0].startswith("x"):
+        places = attractors.point[:, [int(name[1:]) for name in result.axes]]
+        for number, place in enumerate(places, 1):
+            if all(low < x < high for x, (low, high) in zip(place, result.box, strict=True)):
+                axes.annotate(
+                    str(number), place, (4, 4), textcoords="offset points", fontsize=9,
+                    path_effects=style.casing("white", 2.2),
+                )  # fmt: skip
+    return [
+        (labels.swatch(number, name), f"{number + 1}:  {name},  {whole[number]}")
+        for number, name in enumerate(attractors.names)
+    ]
 
 
 def _math(name: str) -> str:

@@ -16,7 +16,7 @@ from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.estimators.intervals import check_confidence
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building
+from gdstab.studies import building, labels
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     source: Callable
     volume: float | None
     stopping: StoppingRule
+    label: Callable | basins.Found | None
     needs: Needs
 
 
@@ -57,7 +58,8 @@ def prepare(options: Basin) -> Setting:
             )
     length = "samples" if options.chunk is None else "chunk"
     needs = Needs({length: points_at_once(options) * (dim + 1) * dtype.itemsize})
-    return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, needs)
+    label = labels.build_label(options, loss, dim)
+    return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, label, needs)
 
 
 def phases(options: Basin) -> dict[str, Phase]:
@@ -85,6 +87,7 @@ def count(options: Basin, setting: Setting, work: Work) -> tuple[basins.Measure,
         "volume": setting.volume,
         "classify": stability.classify,
         "kinds": stability.Kind,
+        "label": setting.label,
         "confidence": options.confidence,
         "progress": work.progress,
         "finished": finished,
@@ -129,7 +132,11 @@ def summarise(options: Basin, setting: Setting, measured: basins.Measure, stoppe
             "looks": stopped.look,
             "confidence_of_each_look": measured.confidence,
         }
+    found = {}
+    if measured.attractors is not None:
+        found["attractors"] = labels.summarise(measured.attractors, setting.loss)
     return {
+        **found,
         "samples": measured.samples,
         "distribution": options.distribution,
         "design": measured.design,

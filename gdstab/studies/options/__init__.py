@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _LOSSES = {kind.__name__: kind for kind in typing.get_args(Loss)}
+_LATER = {"label", "label_tol"}  # options that came later: at their defaults a configuration is what it was before
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
 
 
@@ -54,6 +55,10 @@ def configuration(options) -> dict:
     {'name': 'scalar', 'depth': 2, 'target': 1.0, 'scale': 1.0}
     """
     fields = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_IDENTITY}
+    for name in _LATER & {
+        field.name for field in dataclasses.fields(options) if fields.get(field.name) == field.default
+    }:
+        del fields[name]
     if "loss" in fields:
         fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
     return {"study": type(options).__name__.lower(), **plain(fields, str)}
