@@ -134,6 +134,13 @@ class Labeller:
     def _images(self, points: Float[np.ndarray, "m dim"]) -> Sequence[np.ndarray]:
         return [ensembles.map_points(_Image(symmetry, self._unravel), points) for symmetry in self.label.symmetries]
 
+    def labels(self, parts: Sequence[tuple[Ends, np.ndarray]]) -> tuple[Int32[np.ndarray, " lanes"], Attractors]:
+        """The labels of all lanes, from the cells and places that calls have given for parts of them."""
+        tables, places = zip(*parts, strict=True)
+        total, cells = self.add(tables)
+        found, of_cell = self.finish(total, np.ones(1))
+        return np.concatenate(list(map(spread(of_cell), cells, places))), found
+
     def add(self, tables: Sequence[Ends]) -> tuple[Ends, list[np.ndarray]]:
         """As `ends.add`, where the sum is not too large to be kept.
 

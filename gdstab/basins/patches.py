@@ -10,7 +10,7 @@ from gdstab import ensembles
 from gdstab.basins.attractors import Attractors
 from gdstab.basins.ends import Ends
 from gdstab.basins.kinds import at_floor
-from gdstab.basins.labels import Labeller, spread
+from gdstab.basins.labels import Labeller
 from gdstab.outcomes import Outcome
 
 
@@ -81,10 +81,7 @@ class Room:
 
     def labels(self, labeller: Labeller) -> tuple[Int32[np.ndarray, " cells"], Attractors]:
         """The label of every cell, and what they stand for."""
-        tables, places = zip(*self.patches, strict=True)
-        total, cells = labeller.add(tables)
-        found, of_cell = labeller.finish(total, np.ones(1))
-        return np.concatenate(list(map(spread(of_cell), cells, places))), found
+        return labeller.labels(self.patches)
 
 
 def patch_of(loss, loss_tol, step_size: float, labeller: Labeller | None, part: ensembles.Tile) -> Patch:

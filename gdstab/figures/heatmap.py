@@ -108,10 +108,8 @@ def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
 
 def _number_attractors(axes: Axes, result: Heatmap) -> list:
     """Number the attractors that lie in the plane, where it shows two of two parameters; entries of the legend."""
-    attractors, whole = (
-        result.attractors,
-        [f"{100 * lanes / result.cells:.3g} %" for lanes in result.attractors.lanes[0]],
-    )
+    attractors, shares = result.attractors, 100 * result.attractors.lanes[0] / result.cells
+    whole = [f"{share:.1f} %" if share >= 0.1 else "below 0.1 %" for share in shares]
     if attractors.point.shape[1] == 2 and result.axes[0].startswith("x"):
         places = attractors.point[:, [int(name[1:]) for name in result.axes]]
         for number, place in enumerate(places, 1):
@@ -121,8 +119,11 @@ def _number_attractors(axes: Axes, result: Heatmap) -> list:
                     path_effects=style.casing("white", 2.2),
                 )  # fmt: skip
     return [
-        (labels.swatch(number, name), f"{number + 1}:  {name},  {whole[number]}")
-        for number, name in enumerate(attractors.names)
+        (
+            labels.swatch(number, attractors.names[number]),
+            f"{number + 1}:  {attractors.names[number]},  {whole[number]}",
+        )
+        for number in labels.named(shares)
     ]
 
 

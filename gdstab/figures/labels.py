@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
@@ -19,6 +19,8 @@ _MARKS = "osD^vP<>"
 _TEXTURES = (None, "///", "...", "xxx")
 _DARKEST = 0.5
 """What is left of a colour where an orbit is slowest."""
+_PALER = 0.55
+_NAMED = 14  # entries of a legend
 _ROOM = 0.05  # of a band, as a share, that has room for its number
 _VERDICTS = {
     Outcome.CYCLING: "cycle, without a label",
@@ -41,12 +43,15 @@ class LabelShares(NamedTuple):
 
 
 def colour(number: int, name: str = "") -> str:
-    """That of a label.
+    """That of a label; beyond eight of them they come again, paler each time.
 
-    >>> colour(0), colour(8) == colour(0), colour(3, "others") == OTHERS
-    ('#0072b2', True, True)
+    >>> colour(0), colour(8), colour(3, "others") == OTHERS
+    ('#0072b2', '#73b1d5', True)
     """
-    return OTHERS if name in {"others", "elsewhere"} else COLOURS[number % len(COLOURS)]
+    if name in {"others", "elsewhere"}:
+        return OTHERS
+    again, place = divmod(number, len(COLOURS))
+    return to_hex(1 - (1 - np.array(to_rgb(COLOURS[place]))) * _PALER**again)
 
 
 def shaded(label: np.ndarray, names: tuple[str, ...], darkness: np.ndarray) -> np.ndarray:
@@ -67,6 +72,12 @@ def swatch(number: int, name: str) -> Patch:
     )
 
 
+def named(sizes: np.ndarray) -> list[int]:
+    """The labels that a legend has room for, in order: those of the largest size, if there are any of it."""
+    order = np.argsort(-sizes, kind="stable")[:_NAMED]
+    return sorted(int(number) for number in order if sizes[number] > 0)
+
+
 def draw_label_shares(shares: LabelShares) -> Figure:
     """Bands that add up to all initial points above; below, the share of each label with its interval."""
     with style.style():
@@ -78,7 +89,7 @@ def draw_label_shares(shares: LabelShares) -> Figure:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             _mark_critical(axes, shares)
         top.set_ylabel("share of the initial points")
-        bottom.set_ylabel(f"of each attractor,\nwith {100 * shares.confidence:g} % intervals")
+        bottom.set_ylabel(f"share of each attractor,\nwith {100 * shares.confidence:g} % interval")
         bottom.set_xlabel(r"step size $\eta$")
         handles, said = zip(*entries, strict=True)
         figure.legend(handles, said, loc="outside lower center", ncols=2 if len(said) > 3 else 1, handlelength=1.8)
@@ -87,26 +98,28 @@ def draw_label_shares(shares: LabelShares) -> Figure:
 
 
 def _draw_bands(axes: Axes, shares: LabelShares) -> list[tuple[Patch, str]]:
-    """The bands from below, and their entries of the legend."""
+    """The bands from below, and their entries of the legend; they change half way between two step sizes."""
     eta, below, entries = shares.step_sizes, np.zeros(len(shares.step_sizes)), []
+    shown = named(shares.share.max(axis=0))
     bands = [
-        (shares.share[:, number], swatch(number, name), f"{number + 1}:  {name}", str(number + 1))
+        (shares.share[:, number], swatch(number, name), f"{number + 1}:  {name}", str(number + 1), number in shown)
         for number, name in enumerate(shares.names)
     ]
     for verdict, words in _VERDICTS.items():
         patch = Patch(facecolor=style.OUTCOME_COLOURS[verdict], edgecolor="black", linewidth=0.5)
-        bands.append((shares.rest[verdict], patch, words, ""))
-    for share, patch, words, number in bands:
+        bands.append((shares.rest[verdict], patch, words, "", True))
+    for share, patch, words, number, has_entry in bands:
         if share.any():
             look = {"facecolor": patch.get_facecolor(), "hatch": patch.get_hatch(), "edgecolor": "white"}
             if len(eta) > 1:
-                axes.fill_between(eta, below, below + share, linewidth=0.6, **look)
+                axes.fill_between(eta, below, below + share, step="mid", linewidth=0.6, **look)
             else:
                 axes.bar(eta, share, 0.1 * eta, below, linewidth=0.6, **look)
-            widest = int(np.argmax(share))
+            wide = np.flatnonzero(share > 0.8 * share.max())
+            widest = int(wide[len(wide) // 2])
             if number and share[widest] > _ROOM:
                 _number(axes, eta, widest, (below + share / 2)[widest], number)
-            entries.append((patch, words))
+            entries += [(patch, words)] if has_entry else []
             below = below + share
     axes.set(ylim=(0, 1))
     if len(eta) > 1:
@@ -130,9 +143,11 @@ def _draw_intervals(axes: Axes, shares: LabelShares) -> None:
     if len(eta) > 1:  # bars beside each other, not one above the other
         step = 0.12 * float(np.diff(eta).min()) / max(len(shares.names), 3)
     for number, name in enumerate(shares.names):
-        share, (low, high) = shares.share[:, number], shares.interval[:, number].T
-        if not share.any():
+        some = shares.share[:, number] > 0
+        if not some.any():
             continue
+        share = np.where(some, shares.share[:, number], np.nan)
+        low, high = shares.interval[:, number].T
         axes.errorbar(
             eta + (number - (len(shares.names) - 1) / 2) * step, share, yerr=np.maximum([share - low, high - share], 0),
             color=colour(number, name), marker=_MARKS[number % len(_MARKS)], markersize=3.4, markeredgecolor="black",

@@ -105,14 +105,14 @@ def table(summary: dict, lanes: int) -> str:
 def shares_table(summary: dict) -> str:
     """The attractors of a basin measure, and their shares, a line per step size."""
     found, percent = summary["attractors"], f"{100 * summary['confidence']:g} %"
-    rows = [("step size", *(f"{number}, {percent} from to" for number in range(1, len(found) + 1)))]
+    rows = [("step size", *map(str, range(1, len(found) + 1)))]
     for row in summary["rows"]:
-        cells = [
-            f"{entry['share']:.4f} {entry['interval'][0]:.4f} {entry['interval'][1]:.4f}" for entry in row["labels"]
-        ]
+        shares = [entry["share"] for entry in row["labels"]]
+        widths = [max(abs(end - entry["share"]) for end in entry["interval"]) for entry in row["labels"]]
+        cells = [f"{share:.4f} +- {width:.4f}" if share else "-" for share, width in zip(shares, widths, strict=True)]
         rows.append((f"{row['step_size']:.6g}", *cells))
     lines = [f"{number}:  {row['name']}, {what(row)}" for number, row in enumerate(found, 1)]
-    return "\n".join([*lines, "", columns(rows)])
+    return "\n".join([*lines, f"shares, with their {percent} intervals:", columns(rows)])
 
 
 def what(row: dict) -> str:
