@@ -115,7 +115,7 @@ def describe(
         for sign, most in zip((1, -1), ends_of, strict=True):
             np.maximum.at(most, (ends.row, label), sign * ends.point.astype(float))
         extent = np.where(np.isfinite(ends_of).all(axis=0), ends_of.sum(axis=0), 0).max(axis=(0, 2), initial=0)
-    said = [*names, *(name_of(point[i], period[i], extent[i], tol) for i in range(len(names), num))]
+    said = [*names, *(name_of(point[i], int(period[i]), float(extent[i]), tol) for i in range(len(names), num))]
     if others:
         said[-1], point[-1], period[-1] = "others", np.nan, 0
     return Attractors(point, period, lanes, extent, cells, tol, tuple(said))

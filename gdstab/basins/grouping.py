@@ -26,11 +26,11 @@ _PIECE = 2**18  # end points that are counted together: what a processor keeps a
 
 
 def find_attractors(
-    ends: Float[np.ndarray, "n dim"],
+    ends,
     tol: float,
     *,
     images: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None,
-    period: Int[np.ndarray, " n"] | None = None,
+    period=None,
     most: int = 64,
 ) -> tuple[Attractors, Int32[np.ndarray, " n"]]:
     """Group end points by their distance, and nothing else: see `Found` for what that means.
@@ -48,7 +48,7 @@ def find_attractors(
         `images(points [m, dim]) -> [points [m, dim], ...]`: where symmetries, or the map itself, take points; what is
         mapped to each other has one label. So the points of a cycle are one attractor where this is the map.
     period
-        Of the cycles that the points stand for, 0 of fixed points; the two kinds never share a label.
+        Of the cycles that the points stand for, `[n]`, 0 of fixed points; the two kinds never share a label.
     most
         As in `Found`.
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
@@ -86,8 +87,9 @@ def draw_label_shares(shares: LabelShares) -> Figure:
         entries = _draw_bands(top, shares)
         _draw_intervals(bottom, shares)
         for axes in (top, bottom):
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-            _mark_critical(axes, shares)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if axes.get_ylim()[1] > 0.05 else None))
+            marked = _mark_critical(axes, shares)
+        entries += marked
         top.set_ylabel("share of the initial points")
         bottom.set_ylabel(f"share of each attractor,\nwith {100 * shares.confidence:g} % interval")
         bottom.set_xlabel(r"step size $\eta$")
@@ -97,9 +99,10 @@ def draw_label_shares(shares: LabelShares) -> Figure:
     return figure
 
 
-def _draw_bands(axes: Axes, shares: LabelShares) -> list[tuple[Patch, str]]:
-    """The bands from below, and their entries of the legend; they change half way between two step sizes."""
+def _draw_bands(axes: Axes, shares: LabelShares) -> list[tuple]:
+    """The bands from below, and their entries of the legend; they change half way between step sizes."""
     eta, below, entries = shares.step_sizes, np.zeros(len(shares.step_sizes)), []
+    edges = _edges(eta)
     shown = named(shares.share.max(axis=0))
     bands = [
         (shares.share[:, number], swatch(number, name), f"{number + 1}:  {name}", str(number + 1), number in shown)
@@ -111,31 +114,27 @@ def _draw_bands(axes: Axes, shares: LabelShares) -> list[tuple[Patch, str]]:
     for share, patch, words, number, has_entry in bands:
         if share.any():
             look = {"facecolor": patch.get_facecolor(), "hatch": patch.get_hatch(), "edgecolor": "white"}
-            if len(eta) > 1:
-                axes.fill_between(eta, below, below + share, step="mid", linewidth=0.6, **look)
-            else:
-                axes.bar(eta, share, 0.1 * eta, below, linewidth=0.6, **look)
+            low, high = (np.append(values, values[-1]) for values in (below, below + share))
+            axes.fill_between(edges, low, high, step="post", linewidth=0.6, **look)
             wide = np.flatnonzero(share > 0.8 * share.max())
             widest = int(wide[len(wide) // 2])
             if number and share[widest] > _ROOM:
-                _number(axes, eta, widest, (below + share / 2)[widest], number)
+                height = (below + share / 2)[widest]
+                casing = style.casing("white", 2.2)
+                axes.text(eta[widest], height, number, ha="center", va="center", fontsize=9, path_effects=casing)
             entries += [(patch, words)] if has_entry else []
             below = below + share
-    axes.set(ylim=(0, 1))
-    if len(eta) > 1:
-        axes.set(xlim=(eta[0], eta[-1]))
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1))
     axes.plot(eta, np.zeros(len(eta)), "|", color="black", markersize=5, clip_on=False)  # where it was measured
     return entries
 
 
-def _number(axes: Axes, eta: np.ndarray, place: int, height: float, number: str) -> None:
-    """The number of a band where it is widest, inside the axes."""
-    side = {0: "left", len(eta) - 1: "right"}.get(place, "center") if len(eta) > 1 else "center"
-    shift = {"left": 4, "right": -4, "center": 0}[side]
-    axes.annotate(
-        number, (eta[place], height), (shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9,
-        path_effects=style.casing("white", 2.2),
-    )  # fmt: skip
+def _edges(eta: np.ndarray) -> np.ndarray:
+    """Half way between the step sizes, and as far beyond the first and the last."""
+    if len(eta) == 1:
+        return eta * np.array([0.9, 1.1])
+    middles = (eta[:-1] + eta[1:]) / 2
+    return np.concatenate([[1.5 * eta[0] - 0.5 * eta[1]], middles, [1.5 * eta[-1] - 0.5 * eta[-2]]])
 
 
 def _draw_intervals(axes: Axes, shares: LabelShares) -> None:
@@ -156,7 +155,9 @@ def _draw_intervals(axes: Axes, shares: LabelShares) -> None:
     axes.set_ylim(-0.025 * axes.get_ylim()[1], None)
 
 
-def _mark_critical(axes: Axes, shares: LabelShares) -> None:
-    step, eta = shares.critical_step, shares.step_sizes
-    if step is not None and eta.min() <= step <= eta.max():
-        axes.axvline(step, color="black", linewidth=1.0, linestyle="--")
+def _mark_critical(axes: Axes, shares: LabelShares) -> list[tuple[Line2D, str]]:
+    """The critical step size where it is in sight; its entry of the legend."""
+    step, (low, high) = shares.critical_step, axes.get_xlim()
+    if step is None or not low < step < high:
+        return []
+    return [(axes.axvline(step, color="black", linewidth=1.0, linestyle="--"), rf"critical step $\eta_C = {step:.4g}$")]

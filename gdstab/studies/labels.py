@@ -45,7 +45,7 @@ class ByMinimum(eqx.Module):
         >>> ByMinimum(np.array([[-1.0, 0.0], [1.0, 0.0]]))(jnp.array([0.9, 0.0])).tolist()
         1
         """
-        squares = jnp.sum(jnp.square(theta - jnp.asarray(self.points, theta.dtype)), axis=-1)
+        squares = jnp.sum(jnp.square(theta[None] - jnp.asarray(self.points, theta.dtype)), axis=-1)
         near = jnp.min(squares) <= jnp.asarray(min(self.tol, 1e150), theta.dtype) ** 2
         return jnp.where(near, jnp.argmin(squares), len(self.points)).astype(jnp.int32)
 
