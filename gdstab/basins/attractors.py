@@ -127,6 +127,8 @@ def name_of(point: Float[np.ndarray, " dim"], period: int, extent: float, tol: f
     >>> name_of(np.array([3.0, 1e-9]), 0, 0.0, 0.1), name_of(np.array([0.5, 2.0]), 2, 0.0, 0.1)
     ('(3, 0)', 'cycle of 2 at (0.5, 2)')
     """
+    if np.isnan(point).all():
+        return "nowhere"
     digits = 3 if math.isnan(tol) else min(max(1 - math.floor(math.log10(tol)), 0), 12)
     shown = [f"{round(float(x), digits) + 0.0:.12g}" for x in point[:_SHOWN]]
     place = f"({', '.join(shown)}{', ...' if len(point) > _SHOWN else ''})"

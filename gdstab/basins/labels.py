@@ -59,6 +59,8 @@ class Labeller:
         self.found = isinstance(self.label, Found)
         if not (self.found or callable(self.label)):
             raise ValueError(f"label: expected a function of one end point or Found(), got {self.label!r}; pass either")
+        symmetries = self.label.symmetries if self.found else ()
+        self._symmetries = tuple(_Image(symmetry, self._unravel) for symmetry in symmetries)
         self._with_cycles = self.found and self.stopping.max_period is not None
         self.tol = self._side() if self.found else float("nan")
         self.keep = ("theta", "state") if self._with_cycles else ("theta",)
@@ -114,13 +116,12 @@ class Labeller:
         return given.astype(np.int64)[:, None]
 
     def _lowest(self, state, period, step_sizes, lanes) -> Float[np.ndarray, "lanes dim"]:
-        """The points that stand for cycles: of each the least along a direction that no symmetry singles out."""
+        """The points that stand for cycles, see `_Lowest`."""
         sizes = np.asarray(step_sizes, self._dtype)
         sizes = np.full(lanes.size, sizes) if sizes.ndim == 0 else sizes[lanes]
         there = jax.tree.map(lambda leaf: leaf[lanes], state)
-        return ensembles.map_points(
-            _Lowest(self.rule, self.loss, self.stopping.max_period), (there, sizes, period[lanes].astype(np.int32))
-        )
+        lowest = _Lowest(self.rule, self.loss, self._symmetries, self.stopping.max_period)
+        return ensembles.map_points(lowest, (there, sizes, period[lanes].astype(np.int32)))
 
     def finish(self, ends: Ends, step_sizes: np.ndarray) -> tuple[Attractors, Int32[np.ndarray, " cells"]]:
         """The attractors, and the label of each cell."""
@@ -128,11 +129,11 @@ class Labeller:
             label = ends.key[:, 0].astype(np.int32)
             return describe(ends, label, len(step_sizes), self.tol, getattr(self.label, "names", ())), label
         asked = self.label
-        images = self._images if asked.symmetries else None
+        images = self._images if self._symmetries else None
         return attractors_of(ends, self.tol, step_sizes, images=images, reach=asked.reach, most=asked.most)
 
     def _images(self, points: Float[np.ndarray, "m dim"]) -> Sequence[np.ndarray]:
-        return [ensembles.map_points(_Image(symmetry, self._unravel), points) for symmetry in self.label.symmetries]
+        return [ensembles.map_points(image, points) for image in self._symmetries]
 
     def labels(self, parts: Sequence[tuple[Ends, np.ndarray]]) -> tuple[Int32[np.ndarray, " lanes"], Attractors]:
         """The labels of all lanes, from the cells and places that calls have given for parts of them."""
@@ -249,23 +250,31 @@ class _Image(eqx.Module):
 
 
 class _Lowest(eqx.Module):
-    """From one state of a cycle, its period and step size to the parameters of the state that stands for it."""
+    """From one state of a cycle, its period and step size to the point that stands for it.
+
+    That is the lowest one along a direction which no symmetry singles out; with symmetries that of the lowest cycle
+    that they lead to, downhill from each to the next.
+    """
 
     rule: UpdateRule
     loss: LossFn
+    images: tuple[_Image, ...]
     max_period: int = eqx.field(static=True)
 
     def __call__(self, lane):
         state, step_size, period = lane
 
-        def look(number, carry):
-            state, best, least = carry
-            point = ravel_pytree(self.rule.theta(state))[0]
-            height = jnp.sum(point * jnp.cos(jnp.arange(1.0, point.size + 1)).astype(point.dtype))
-            lower = (number < period) & (height < least)
-            best = jnp.where(lower, point, best)
-            return self.rule.step(self.loss, state, step_size), best, jnp.where(lower, height, least)
+        def go_on(state, _):
+            return self.rule.step(self.loss, state, step_size), ravel_pytree(self.rule.theta(state))[0]
 
-        point = ravel_pytree(self.rule.theta(state))[0]
-        start = state, point, jnp.full((), jnp.inf, point.dtype)
-        return jax.lax.fori_loop(0, self.max_period, look, start)[1]
+        _, points = jax.lax.scan(go_on, state, None, self.max_period)
+        direction = jnp.cos(jnp.arange(1.0, points.shape[1] + 1)).astype(points.dtype)
+
+        def heights(points):
+            rows = jnp.sum(points * direction[None], axis=1)
+            return jnp.where(jnp.arange(self.max_period, dtype=jnp.int32) < period, rows, jnp.inf)
+
+        for image in self.images * len(self.images):  # as in bubble sort, if they are exchanges of neighbours
+            there = jax.vmap(image)(points)
+            points = jnp.where(jnp.min(heights(there)) < jnp.min(heights(points)), there, points)
+        return points[jnp.argmin(heights(points))]

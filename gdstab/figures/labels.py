@@ -138,7 +138,7 @@ def _edges(eta: np.ndarray) -> np.ndarray:
 
 
 def _draw_intervals(axes: Axes, shares: LabelShares) -> None:
-    eta, step = shares.step_sizes, 0.0
+    eta, step = shares.step_sizes, 0.01 * float(shares.step_sizes[0])
     if len(eta) > 1:  # bars beside each other, not one above the other
         step = 0.12 * float(np.diff(eta).min()) / max(len(shares.names), 3)
     for number, name in enumerate(shares.names):
