@@ -1,6 +1,9 @@
 """Basins: where descent ends from every cell of a plane or from random points, how large each basin is, how surely."""
 
+from gdstab.basins.attractors import Attractors, Found
+from gdstab.basins.grouping import find_attractors, match_labels
 from gdstab.basins.heatmaps import Heatmap, Kinds, Patch, heatmap, parse_plane, refine
+from gdstab.basins.labels import Labels, label_ends
 from gdstab.basins.measures import SequentialMeasure, chunks, measure, measure_until
 from gdstab.basins.pictures import ORDER, Picture
 from gdstab.basins.refined import BOUNDED, Regime, Regimes, exponents, regimes
@@ -11,8 +14,11 @@ from gdstab.basins.volumes import Volume, volume
 __all__ = [
     "BOUNDED",
     "ORDER",
+    "Attractors",
+    "Found",
     "Heatmap",
     "Kinds",
+    "Labels",
     "Measure",
     "Patch",
     "Picture",
@@ -23,7 +29,10 @@ __all__ = [
     "Volume",
     "chunks",
     "exponents",
+    "find_attractors",
     "heatmap",
+    "label_ends",
+    "match_labels",
     "measure",
     "measure_until",
     "merge",

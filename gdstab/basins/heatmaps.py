@@ -3,8 +3,9 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from functools import partial
 
+import jax
 import numpy as np
 from jaxtyping import Int8, Int32, Int64
 
@@ -12,24 +13,16 @@ from gdstab import ensembles
 from gdstab._numerics import independent
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
-from gdstab.basins.kinds import at_floor, classify_ends
+from gdstab.basins.attractors import Attractors, Found
+from gdstab.basins.kinds import classify_ends
+from gdstab.basins.labels import FEW, Labeller
+from gdstab.basins.patches import Patch, Room, patch_of
 from gdstab.basins.pictures import Picture
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
 from gdstab.updates import UpdateRule
 
 _NUMBERS = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
-
-
-class Patch(NamedTuple):
-    """Cells `start` to `stop` of a heatmap, as its source numbers them: what a run writes down as it goes."""
-
-    start: int
-    stop: int
-    outcome: Int8[np.ndarray, " cells"]
-    steps: Int32[np.ndarray, " cells"]
-    above_floor: Int64[np.ndarray, " some"]
-    lane_steps: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +44,9 @@ class Heatmap(Picture):
     lane_steps: int
     compile_seconds: float
     run_seconds: float
+    label: Int32[np.ndarray, "n0 n1"] | None = None
+    """Where the orbit of each cell ended, as `attractors` numbers it, -1 of nowhere; None if nobody asked."""
+    attractors: Attractors | None = None
 
     @property
     def area_bracket(self) -> tuple[float, float]:
@@ -73,7 +69,11 @@ class Heatmap(Picture):
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
             "above_floor": (self.axes, self.source.to_grid(above), name),
         }
-        return self._dataset(data, _NUMBERS)
+        if self.attractors is None:
+            return self._dataset(data, _NUMBERS)
+        data["label"] = (self.axes, self.label, {"long_name": "attractor that the orbit ended on; -1 of none"})
+        dataset = self._dataset(data | self.attractors.arrays(), _NUMBERS).assign_attrs(label_tol=self.attractors.tol)
+        return dataset.assign_coords(attractor=list(self.attractors.names))
 
     @classmethod
     def from_xarray(cls, dataset, *, box, plane=None, dim: int | None = None) -> "Heatmap":
@@ -84,8 +84,9 @@ class Heatmap(Picture):
         source = GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype, compact=True)
         above = np.flatnonzero(above.ravel()[source.cells(np.arange(above.size))])
         return cls(
-            outcome, steps, above, source, box=box, axes=axes, **{name: dataset.attrs[name] for name in _NUMBERS}
-        )
+            outcome, steps, above, source, box=box, axes=axes, **{name: dataset.attrs[name] for name in _NUMBERS},
+            label=dataset["label"].values if "label" in dataset else None, attractors=Attractors.from_xarray(dataset),
+        )  # fmt: skip
 
 
 def heatmap(
@@ -99,6 +100,7 @@ def heatmap(
     plane=None,
     dim: int | None = None,
     dtype=None,
+    label: Callable | Found | None = None,
     block: int | None = None,
     tile: int = ensembles.TILE,
     devices=None,
@@ -122,6 +124,8 @@ def heatmap(
         Number of parameters; by default those that the plane names, and 2 at least.
     dtype
         Of the parameters; by default the widest that JAX has enabled.
+    label
+        Where orbits end, beside how: `Found()`, or a function of one end point; see `measure`.
     block, tile, devices, progress
         As in `ensembles.iter_run`; they never change a verdict.
     finished, on_patch
@@ -151,13 +155,17 @@ def heatmap(
     step_size = _one_step_size(step_size, dtype)
     origin, directions, axes = parse_plane(plane, dim)
     source = GridSource(sides, shape, origin, directions, dtype, compact=True)
-    room = _Room(shape[0] * shape[1], finished)
+    labeller = None if label is None else _labeller(rule, loss, stopping, label, source)
+    room = Room(shape[0] * shape[1], finished, labelled=label is not None)
+    keep = ("loss", *(() if labeller is None else labeller.keep))
     pace = ensembles.Pace(tile, first=tile if on_patch is None else ensembles.FIRST)
     parts = ensembles.iter_run(
-        rule, loss, source, step_size, stopping, keep=("loss",), block=block, tile=tile, devices=devices,
+        rule, loss, source, step_size, stopping, keep=keep, block=block, tile=tile, devices=devices,
         progress=progress, spans=pace.spans(room.filled, source.num_points),
     )  # fmt: skip
-    compile_seconds = _fill(room, parts, loss, stopping.loss_tol, on_patch, pace)
+    look = partial(patch_of, loss, stopping.loss_tol, step_size, labeller)
+    compile_seconds = room.fill(parts, look, on_patch, pace)
+    labels, attractors = (None, None) if labeller is None else room.labels(labeller)
     return Heatmap(
         outcome=source.to_grid(room.outcome),
         steps=source.to_grid(room.steps),
@@ -169,6 +177,8 @@ def heatmap(
         lane_steps=room.lane_steps,
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - begin - compile_seconds,
+        label=None if labels is None else source.to_grid(labels),
+        attractors=attractors,
     )
 
 
@@ -214,42 +224,10 @@ def refine(
     return Kinds(counts, result.source.cells(cells), kind, inertia)
 
 
-class _Room:
-    """The arrays of a heatmap, flat, as patches fill them from the front."""
-
-    def __init__(self, cells: int, finished: Iterable[Patch]):
-        self.outcome = np.full(cells, Outcome.UNDECIDED, np.int8)
-        self.steps = np.zeros(cells, np.int32)
-        self.above_floor, self.lane_steps, self.filled = [], 0, 0
-        for patch in finished:
-            self.put(patch)
-
-    def put(self, patch: Patch) -> None:
-        if patch.start != self.filled or not patch.start < patch.stop <= self.outcome.size:
-            raise ValueError(
-                f"expected the patch that begins at cell {self.filled} of {self.outcome.size}, but got cells "
-                f"{patch.start} to {patch.stop}; give the patches in order, from the first cell on, without gaps"
-            )
-        self.outcome[patch.start : patch.stop] = patch.outcome
-        self.steps[patch.start : patch.stop] = patch.steps
-        self.above_floor.append(patch.above_floor)
-        self.lane_steps += patch.lane_steps
-        self.filled = patch.stop
-
-
-def _fill(room: _Room, parts: Iterable, loss, loss_tol, on_patch: Callable | None, pace: ensembles.Pace) -> float:
-    """Put the tiles of a run into the room, one by one; seconds of compilation."""
-    compile_seconds = 0.0
-    for part in parts:
-        high = (part.outcome == Outcome.CONVERGED) & ~at_floor(part.loss, loss, loss_tol)
-        above_floor = part.start + np.flatnonzero(high)
-        patch = Patch(part.start, part.stop, part.outcome, part.steps, above_floor, part.lane_steps)
-        room.put(patch)
-        compile_seconds += part.compile_seconds
-        pace.done(part.stop - part.start, part.compile_seconds)
-        if on_patch is not None:
-            on_patch(patch)
-    return compile_seconds
+def _labeller(rule, loss, stopping, label, source: GridSource) -> Labeller:
+    few = source.take(np.unique(np.linspace(0, source.num_points - 1, FEW).astype(np.int64)))
+    one = jax.ShapeDtypeStruct(few.shape[1:], few.dtype)
+    return Labeller(rule, loss, stopping, label, one, lambda: few)
 
 
 def _one_step_size(step_size, dtype) -> float:

@@ -12,7 +12,9 @@ import numpy as np
 from gdstab import ensembles, estimators
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
-from gdstab.basins.counting import Counter, Draw, check_source
+from gdstab.basins.attractors import Found
+from gdstab.basins.counting import Counter, Draw, Questions, check_source
+from gdstab.basins.labels import Labeller
 from gdstab.basins.shares import Measure
 from gdstab.basins.tallies import Layout, Tally, bin_of, merge
 from gdstab.estimators.intervals import check_confidence
@@ -46,6 +48,7 @@ def measure(
     volume: float | None = None,
     classify: Callable | None = None,
     kinds: Iterable = (),
+    label: Callable | Found | None = None,
     weight: Callable | None = None,
     largest_weight: float | None = None,
     poststrata: tuple[Callable, object] | None = None,
@@ -75,8 +78,14 @@ def measure(
     volume
         Of the set that the source draws from, for volumes beside shares.
     classify, kinds
-        Such as `stability.classify` and its enumeration `stability.Kind`: converged orbits are sorted into kinds. One
-        whose loss is within `loss_tol` of a floor that it declares is a minimum (the kind 0); the others are run again.
+        Such as `stability.classify` and its enumeration `stability.Kind`: converged orbits are sorted into kinds. If
+        the kind 0 is called minimum, one whose loss is within `loss_tol` of a floor that it declares is one; only the
+        others are run again and looked at. To tell minima apart there is `label`.
+    label
+        Where orbits end, beside how: `Found()` groups their end points, cycles included, and follows the groups from
+        one step size to the next; a function of one end point, such as `lambda theta: (theta[0] > 0).astype(int)`,
+        names where converged ones ended by an integer from 0 on. See `Measure.attractors` and `Measure.label_share`.
+        Only for points of equal weight, without post-strata.
     weight
         `weight(theta) -> w`, for one point: the density that is wanted over the one that the source draws from, up to
         a factor. Shares are then self-normalised. Only for independent points.
@@ -117,10 +126,10 @@ def measure(
     True
     """
     begin = time.perf_counter()
-    asked = _Questions(classify, kinds, weight, poststrata, largest_weight)
+    asked = Questions(classify, kinds, weight, poststrata, largest_weight, label)
     counter = _counter(rule, loss, step_sizes, source, stopping, asked, block, devices, progress)
     spans = enumerate(chunks(source.num_points, chunk))
-    total = counter.layout.zeros(0, source.num_points)
+    total = counter.nothing(0, source.num_points)
     total = _collect(counter, total, spans, finished, on_chunk, share, pace)
     total = _gathered(counter, total, gather)
     return _measured(counter, total, source, asked, volume, check_confidence(confidence), begin)
@@ -153,6 +162,7 @@ def measure_until(
     volume: float | None = None,
     classify: Callable | None = None,
     kinds: Iterable = (),
+    label: Callable | Found | None = None,
     confidence: float = 0.95,
     chunk: int = LOOK,
     block: int | None = None,
@@ -191,7 +201,7 @@ def measure_until(
         As `measure`, and if the points are not independent, or the budget exceeds those of the source.
     """
     begin = time.perf_counter()
-    asked = _Questions(classify, kinds, None, None)
+    asked = Questions(classify, kinds, None, None, label=label)
     counter = _counter(rule, loss, step_sizes, source, stopping, asked, block, devices, progress)
     if _design(source) != "independent":
         raise ValueError(f"expected a source of independent points to stop early on, got one of {_design(source)}")
@@ -202,7 +212,7 @@ def measure_until(
     rounded = dict.fromkeys(min(-(-look // chunk) * chunk, budget) for look in plan.looks)
     plan = plan._replace(looks=tuple(rounded))  # no more looks than before: the error allowed to each still holds
     spans = list(enumerate(chunks(budget, chunk)))
-    own, done = counter.layout.zeros(0, source.num_points), 0
+    own, done = counter.nothing(0, source.num_points), 0
     for look, points in enumerate(plan.looks):
         until = -(-points // chunk)
         own = _collect(counter, own, spans[done:until], finished, on_chunk, share, pace)._replace(stop=points)
@@ -217,69 +227,23 @@ def measure_until(
     return SequentialMeasure(result, found.reached, widths, found.look)
 
 
-class _Questions(NamedTuple):
-    """What is asked of every point beside its outcome."""
-
-    classify: Callable | None
-    kinds: Iterable
-    weight: Callable | None
-    poststrata: tuple[Callable, object] | None
-    largest_weight: float | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the kinds, in the order of their codes."""
-        return () if self.classify is None else tuple(kind.name.lower() for kind in self.kinds)
-
-    @property
-    def probabilities(self) -> np.ndarray | None:
-        """Of the post-strata."""
-        return None if self.poststrata is None else np.asarray(self.poststrata[1], np.float64)
-
-    def check(self, design: str) -> None:
-        """Raise `ValueError` where they cannot be answered."""
-        if self.classify is not None and ([*map(int, self.kinds)] != [*range(len(self.names))] or not self.names):
-            raise ValueError(
-                f"expected `kinds` to be an enumeration from 0 on, such as stability.Kind, got {self.kinds}"
-            )
-        if (self.weight is not None or self.poststrata is not None) and design != "independent":
-            raise ValueError(f"weights and post-strata need independent points, but the source draws {design}")
-        if self.weight is not None and self.poststrata is not None:
-            raise ValueError(
-                "expected weights or post-strata, got both; put the labels' probabilities into the weights"
-            )
-        if self.largest_weight is not None:
-            check_positive(self.largest_weight, "largest_weight")
-            if self.weight is None:
-                raise ValueError("largest_weight: expected a `weight` that it bounds, got none; pass both or neither")
-        shares = self.probabilities
-        if shares is None:
-            return
-        if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-9:
-            raise ValueError(
-                f"expected the probabilities of the labels, positive with sum 1, got {shares.tolist()} with sum "
-                f"{shares.sum()}; leave out labels that cannot occur"
-            )
-
-
 def _design(source) -> str:
     return getattr(source, "design", "independent") if getattr(source, "parts", 1) > 1 else "independent"
 
 
-def _counter(rule, loss, step_sizes, source, stopping, asked: _Questions, block, devices, progress) -> Counter:
+def _counter(rule, loss, step_sizes, source, stopping, asked: Questions, block, devices, progress) -> Counter:
     """Check everything on the host, before anything is run."""
     check_source(source)
     asked.check(_design(source))
     draw = Draw(source)
     check_loss(loss, draw.one)
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, jax.tree.leaves(draw.one)[0].dtype))
-    labels = 0 if asked.poststrata is None else len(asked.probabilities)
+    strata = 0 if asked.poststrata is None else len(asked.probabilities)
     points_per_part = source.num_points // getattr(source, "parts", 1)
-    layout = Layout(len(step_sizes), points_per_part, len(asked.names), labels, bin_of(int(stopping.max_steps)) + 1)
-    label = None if asked.poststrata is None else asked.poststrata[0]
+    layout = Layout(len(step_sizes), points_per_part, len(asked.names), strata, bin_of(int(stopping.max_steps)) + 1)
     engine = {"block": block, "devices": devices, "progress": progress}
-    largest = np.inf if asked.largest_weight is None else asked.largest_weight
-    return Counter(rule, loss, step_sizes, draw, stopping, layout, asked.classify, asked.weight, largest, label, engine)
+    labeller = None if asked.label is None else Labeller(rule, loss, stopping, asked.label, draw.one, draw.few)
+    return Counter(rule, loss, step_sizes, draw, stopping, layout, asked, labeller, engine)
 
 
 def _collect(counter: Counter, total: Tally, spans, finished, on_chunk, share, pace) -> Tally:
@@ -324,13 +288,19 @@ def _gathered(counter: Counter, own: Tally, gather) -> Tally:
     """The sum over all processes."""
     if gather is None:
         return own
-    total = counter.layout.zeros(own.start, own.stop)
+    total = counter.nothing(own.start, own.stop)
+    if own.ends is not None:  # processes exchange arrays of one shape: cells of no lane make up the lengths
+        most = max(int(length) for length in gather(np.int64(len(own.ends.row))))
+        own = own._replace(ends=own.ends.longer(most))
     for tally in gather(own):
-        total = merge(total, tally)
+        total = merge(total, tally if tally.ends is None else tally._replace(ends=tally.ends.occupied()))
     return total
 
 
-def _measured(counter: Counter, total: Tally, source, asked: _Questions, volume, confidence, begin) -> Measure:
+def _measured(counter: Counter, total: Tally, source, asked: Questions, volume, confidence, begin) -> Measure:
+    found, of_cell = (None, None)
+    if counter.labeller is not None:
+        found, of_cell = counter.labeller.finish(total.ends, counter.step_sizes)
     return Measure(
         step_sizes=counter.step_sizes,
         tally=total,
@@ -344,4 +314,6 @@ def _measured(counter: Counter, total: Tally, source, asked: _Questions, volume,
         confidence=confidence,
         compile_seconds=counter.compile_seconds,
         run_seconds=time.perf_counter() - begin - counter.compile_seconds,
+        attractors=found,
+        label_of_cell=of_cell,
     )

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gdstab import estimators
+from gdstab.basins.attractors import Attractors
 from gdstab.basins.pictures import ORDER
 from gdstab.basins.tallies import Tally, last_of, quantiles
 from gdstab.estimators import Estimate
@@ -41,6 +42,10 @@ class Measure:
     """Of every interval. Where sampling was sequential, that of the last look: see `measure_until`."""
     compile_seconds: float
     run_seconds: float
+    attractors: Attractors | None = None
+    """What the labels stand for; None if nobody asked."""
+    label_of_cell: np.ndarray | None = None
+    """The label of each cell of `tally.ends`."""
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -69,7 +74,29 @@ class Measure:
         if self.probabilities is not None:
             hits, every = self.tally.labels[:, :, codes].sum(axis=2), self.tally.labels.sum(axis=2)
             return estimators.poststratified(hits, every, self.probabilities, self.confidence)
-        hits, parts = self.tally.counts[:, :, codes].sum(axis=2), self.tally.counts.shape[1]
+        return self._of_hits(self.tally.counts[:, :, codes].sum(axis=2))
+
+    def label_share(self) -> Estimate:
+        """Share of the initial distribution that ends on each attractor, [steps, labels] each.
+
+        Every interval holds by itself, as that of `share` for the same design. The undecided are counted out.
+
+        Raises
+        ------
+        ValueError
+            If no labels were asked for.
+        """
+        if self.attractors is None:
+            raise ValueError("expected a measure with labels, got one without; pass label= to `measure`")
+        ends, steps, labels = self.tally.ends, len(self.step_sizes), self.attractors.num
+        hits = np.zeros((labels, steps, self.tally.counts.shape[1]), np.int64)
+        np.add.at(hits, (self.label_of_cell, ends.row, ends.part), ends.lanes)
+        found = self._of_hits(hits.reshape(labels * steps, -1))
+        return Estimate(*(field.reshape(labels, steps).T for field in found))
+
+    def _of_hits(self, hits: np.ndarray) -> Estimate:
+        """The estimate from hits per part, [rows, parts], by the design of the points."""
+        parts = hits.shape[1]
         if parts > 1 and self.design == "replicates":
             return estimators.replicates(hits, self.samples // parts, self.confidence)
         if parts > 1 and self.design == "strata":
@@ -86,7 +113,8 @@ class Measure:
         `interval` is that of `share`; `wilson` and `clopper_pearson` are what the counts alone say, as if the points
         were independent and equally weighted. `undecided_bounds` are the share with the undecided counted out and in,
         `undecided_interval` goes from the lower end of the first's interval to the upper end of the second's.
-        `steps_quantiles` are over the converged lanes.
+        `steps_quantiles` are over the converged lanes. With labels there is `labels`, a row for each: its name, lanes,
+        share and interval.
         """
         share, possible = self.share("converged"), self.share("converged", "undecided")
         hits = self.count("converged")
@@ -117,7 +145,27 @@ class Measure:
                 },
                 "lane_steps": int(self.tally.lane_steps[i]),
             })  # fmt: skip
+        for row, labels in zip(rows, self._label_rows(), strict=False):
+            row["labels"] = labels
         return rows
+
+    def _label_rows(self) -> list[list[dict]]:
+        """Per step size a row for each label; none without labels."""
+        if self.attractors is None:
+            return []
+        share, lanes, names = self.label_share(), self.attractors.lanes, self.attractors.names
+        return [
+            [
+                {
+                    "name": name,
+                    "lanes": int(lanes[step, label]),
+                    "share": float(share.value[step, label]),
+                    "interval": [float(share.low[step, label]), float(share.high[step, label])],
+                }
+                for label, name in enumerate(names)
+            ]
+            for step in range(len(self.step_sizes))
+        ]
 
     def differences(self) -> list[dict]:
         """How the converged share changes from each step size to the next, from the same points: one row per pair.
@@ -180,8 +228,15 @@ class Measure:
             coords["kind"] = list(self.kinds)
         if self.tally.counts.shape[1] > 1:
             data["counts_by_part"] = (("step_size", "part", "outcome"), self.tally.counts)
+        if self.attractors is not None:
+            more, names = self.attractors.arrays(), self.label_share()
+            data |= {f"label_{name}": (("step_size", "attractor"), getattr(names, name)) for name in ("low", "high")}
+            data |= {"label_share": (("step_size", "attractor"), names.value), **more}
+            coords["attractor"] = list(self.attractors.names)
         named = "samples", "design", "confidence", "compile_seconds", "run_seconds"
         attrs = {name: getattr(self, name) for name in named}
+        if self.attractors is not None:
+            attrs["label_tol"] = self.attractors.tol
         return xr.Dataset(data, coords, attrs)
 
 

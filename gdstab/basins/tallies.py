@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gdstab.basins.ends import Ends, add
 from gdstab.outcomes import Outcome
 
 EXACT = 64
@@ -39,10 +40,13 @@ class Tally(NamedTuple):
     """The largest weight."""
     lane_steps: Int64[np.ndarray, " steps"]
     """Updates applied."""
+    ends: Ends | None = None
+    """The cells that lanes ended in; None if nobody asked for labels."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As arrays by name, to be written down."""
-        return {name: np.asarray(value) for name, value in self._asdict().items()}
+        arrays = {name: np.asarray(value) for name, value in self._asdict().items() if name != "ends"}
+        return arrays if self.ends is None else arrays | self.ends.arrays()
 
     @classmethod
     def from_arrays(cls, arrays) -> "Tally":
@@ -53,13 +57,15 @@ class Tally(NamedTuple):
         ValueError
             If one of them is missing.
         """
-        if missing := [name for name in cls._fields if name not in arrays]:
+        names = [name for name in cls._fields if name != "ends"]
+        if missing := [name for name in names if name not in arrays]:
             raise ValueError(f"expected the arrays of a tally, but {missing} are missing; run these points again")
-        read = {name: np.asarray(arrays[name]) for name in cls._fields}
-        return cls(**{name: array if array.ndim else array.item() for name, array in read.items()})
+        read = {name: np.asarray(arrays[name]) for name in names}
+        numbers = {name: array if array.ndim else array.item() for name, array in read.items()}
+        return cls(**numbers, ends=Ends.from_arrays(arrays))
 
 
-_ARRAYS = [name for name in Tally._fields if name not in {"start", "stop", "first_part", "heaviest"}]
+_ARRAYS = [name for name in Tally._fields if name not in {"start", "stop", "first_part", "heaviest", "ends"}]
 
 
 class Layout(NamedTuple):
@@ -112,9 +118,12 @@ def merge(total: Tally, tally: Tally) -> Tally:
                 f"the tally of points {tally.start} to {tally.stop} belongs to another run: expected `{name}` as "
                 f"{whole.dtype} of shape {whole.shape}, got {part.dtype} of shape {part.shape}; run its points again"
             )
+    if total.ends is not None and tally.ends is None:
+        raise ValueError(f"the tally of points {tally.start} to {tally.stop} has no end points; run its points again")
     for whole, part in pairs.values():
         np.add(whole, part, out=whole)
-    return total._replace(heaviest=max(total.heaviest, tally.heaviest))
+    ends = None if total.ends is None else add([total.ends, tally.ends])[0]
+    return total._replace(heaviest=max(total.heaviest, tally.heaviest), ends=ends)
 
 
 def bin_of(count: int) -> int:

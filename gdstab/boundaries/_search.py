@@ -32,18 +32,22 @@ class Trial:
 
     def __call__(self, rows: np.ndarray, step_sizes: np.ndarray, stopping: StoppingRule | None = None) -> np.ndarray:
         """The outcomes, int8."""
+        return self.tile(rows, step_sizes, stopping or self.stopping).outcome
+
+    def tile(self, rows: np.ndarray, step_sizes: np.ndarray, stopping: StoppingRule, keep=()) -> ensembles.Tile:
+        """How they end, with what is to be kept of it."""
         repeated = np.zeros(self.size, np.int64)  # only some lanes run; the number of points fixes the shapes
         repeated[: len(rows)] = np.arange(len(rows))
         (tile,) = ensembles.iter_run(
-            self.rule, self.loss, self.points[rows][repeated], step_sizes[repeated], stopping or self.stopping,
-            product=False, tile=self.size, devices=self.devices, spans=[(0, len(rows))],
+            self.rule, self.loss, self.points[rows][repeated], step_sizes[repeated], stopping,
+            product=False, keep=keep, tile=self.size, devices=self.devices, spans=[(0, len(rows))],
         )  # fmt: skip
         self.lanes += len(rows)
         self.lane_steps += tile.lane_steps
         self.compile_seconds += tile.compile_seconds
         if self.progress is not None:
             self.progress(len(rows), tile.lane_steps)
-        return tile.outcome
+        return tile
 
     def converges(self, outcome):
         """Whether outcomes are among those asked for."""

@@ -13,13 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int8
+from jaxtyping import Bool, Float, Int8, Int32
 
 from gdstab import ensembles
 from gdstab._compiling import jit
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
+from gdstab.basins.attractors import Attractors, Found
+from gdstab.basins.ends import Ends
 from gdstab.basins.kinds import classify_ends
+from gdstab.basins.labels import FEW, Labeller
 from gdstab.boundaries._search import Trial, bisect, nudge_critical, scan_ladder
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GROUP
@@ -41,6 +44,20 @@ class CriticalPart(NamedTuple):
     moved: Bool[np.ndarray, " points"]
     lanes: int
     lane_steps: int
+    place: Int32[np.ndarray, " points"] | None = None
+    """Where in `ends` the orbit at `low` ended, -1 of nowhere; None if nobody asked for labels."""
+    ends: Ends | None = None
+
+    def arrays(self) -> dict:
+        """Its arrays and numbers by name, to be written down."""
+        said = {name: value for name, value in self._asdict().items() if value is not None and name != "ends"}
+        return said if self.ends is None else said | self.ends.arrays()
+
+    @classmethod
+    def from_arrays(cls, **arrays) -> "CriticalPart":
+        """Back from `arrays`, or from whatever has read them."""
+        own = {name: value for name, value in arrays.items() if name in cls._fields}
+        return cls(**own, ends=Ends.from_arrays(arrays))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +84,9 @@ class CriticalSteps:
     lane_steps: int
     compile_seconds: float
     run_seconds: float
+    label: Int32[np.ndarray, " points"] | None = None
+    """Where the orbit at `low` ends, as `attractors` numbers it, -1 of nowhere; None if nobody asked."""
+    attractors: Attractors | None = None
 
     @property
     def eta(self) -> Float[np.ndarray, " points"]:
@@ -94,6 +114,7 @@ def critical_step(
     outcomes: Iterable = (Outcome.CONVERGED,),
     nudge: float = 1e-6,
     classify: Callable | None = None,
+    label: Callable | Found | None = None,
     chunk: int = 2**18,
     devices=None,
     progress: Callable[[int, int], None] | None = None,
@@ -137,6 +158,8 @@ def critical_step(
     classify
         `classify(loss, theta) -> (kind, (n_minus, n_zero, n_plus))`, such as `stability.classify`, asked where the
         orbits end at the lower ends of the brackets: it tells minima from saddles. By default not asked.
+    label
+        Where those orbits end: `basins.Found()`, or a function of one end point; see `basins.measure`.
     chunk
         Points that are bisected together at the most. It changes the speed, never an answer.
     progress
@@ -166,8 +189,9 @@ def critical_step(
     ladder = check_search(dtype, low, high, scan, rtol, undecided_rtol, nudge)
     good = _check_outcomes(outcomes)
     parts, size = [], min(chunk, num_points)
+    labeller = None if label is None else _labeller(rule, loss, stopping, label, draw, num_points)
     for part in finished:
-        _check_part(part, parts[-1].stop if parts else 0, num_points)
+        _check_part(part, parts[-1].stop if parts else 0, num_points, labelled=label is not None)
         parts.append(part)
     seconds, pace = 0.0, ensembles.Pace(size, first=size if on_part is None else _FIRST)
     for start, stop in pace.spans(parts[-1].stop if parts else 0, num_points):
@@ -176,17 +200,19 @@ def critical_step(
         bracket = scan_ladder(trial, ladder)
         bisect(trial, bracket, rtol, undecided_rtol)
         kind = _kinds(trial, bracket.low, classify)
+        place, ends = (None, None) if labeller is None else _ends(trial, bracket.low, labeller)
         parts.append(CriticalPart(
             start, stop, bracket.low, bracket.high, bracket.interval, bracket.outcome, kind, moved,
-            trial.lanes, trial.lane_steps,
+            trial.lanes, trial.lane_steps, place, ends,
         ))  # fmt: skip
         seconds += trial.compile_seconds
         pace.done(stop - start, trial.compile_seconds)
         if on_part is not None:
             on_part(parts[-1])
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in CriticalPart._fields[2:8]}
+    labels, attractors = (None, None) if labeller is None else labeller.labels([(p.ends, p.place) for p in parts])
     return CriticalSteps(
-        **arrays, step_sizes=ladder, lanes=sum(part.lanes for part in parts),
+        **arrays, label=labels, attractors=attractors, step_sizes=ladder, lanes=sum(part.lanes for part in parts),
         lane_steps=sum(part.lane_steps for part in parts), compile_seconds=seconds,
         run_seconds=time.perf_counter() - begin - seconds,
     )  # fmt: skip
@@ -203,6 +229,21 @@ def _kinds(trial: Trial, step_sizes: np.ndarray, classify: Callable | None) -> n
             classify=classify,
         )  # fmt: skip
     return kind
+
+
+def _labeller(rule, loss, stopping, label, draw: Callable, num_points: int) -> Labeller:
+    few = draw(0, min(num_points, FEW))
+    return Labeller(rule, loss, stopping, label, jax.ShapeDtypeStruct(few.shape[1:], few.dtype), lambda: few)
+
+
+def _ends(trial: Trial, step_sizes: np.ndarray, labeller: Labeller) -> tuple[np.ndarray, Ends]:
+    """Where the points end, each with a step size from which it converges: places in a table, and the table."""
+    rows, place = np.flatnonzero(step_sizes > 0), np.full(len(step_sizes), -1, np.int32)
+    if not rows.size:
+        return place, labeller.nowhere()
+    tile = trial.tile(rows, step_sizes[rows], trial.stopping, labeller.keep)
+    ends, place[rows] = labeller(tile.outcome, tile.theta, tile.state, tile.period, step_sizes[rows])
+    return place, ends
 
 
 def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
@@ -272,7 +313,9 @@ def _check_outcomes(outcomes: Iterable) -> np.ndarray:
     return np.array(codes, np.int8)
 
 
-def _check_part(part: CriticalPart, start: int, num_points: int) -> None:
+def _check_part(part: CriticalPart, start: int, num_points: int, *, labelled: bool) -> None:
+    if labelled and part.ends is None:
+        raise ValueError(f"the part of points {part.start} to {part.stop} has no end points; run it again")
     if part.start != start or not part.start < part.stop <= num_points:
         raise ValueError(
             f"expected the part that begins at point {start} of {num_points}, got points {part.start} to {part.stop}; "

@@ -13,6 +13,7 @@ from gdstab.figures.cycle import Branches, BranchMark, Track, draw_cycle
 from gdstab.figures.escape import EscapeTimes, LadderShares, Plateaus, SaddlePlane, draw_escape
 from gdstab.figures.flow import Closeness, FlowPicture, draw_closeness, draw_flow
 from gdstab.figures.heatmap import Overlay, draw_heatmap
+from gdstab.figures.labels import LabelShares, draw_label_shares
 from gdstab.figures.lyapunov import Exponents, draw_lyapunov
 from gdstab.figures.multipliers import MultiplierMap, StabilityEdge, StabilityPlane, draw_edge, draw_multipliers
 from gdstab.figures.overfitting import Staircase, draw_overfitting
@@ -34,6 +35,7 @@ __all__ = [
     "Exponents",
     "FlowPicture",
     "Hills",
+    "LabelShares",
     "LadderShares",
     "Marks",
     "MultiplierMap",
@@ -65,6 +67,7 @@ __all__ = [
     "draw_escape",
     "draw_flow",
     "draw_heatmap",
+    "draw_label_shares",
     "draw_lyapunov",
     "draw_multipliers",
     "draw_networks",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gdstab.basins import Heatmap
-from gdstab.figures import style
+from gdstab.figures import labels, style
 from gdstab.outcomes import Outcome
 
 LABELS = {
@@ -33,7 +33,10 @@ class Overlay(NamedTuple):
 
 
 def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | None = None) -> Figure:  # noqa: B008
-    """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own."""
+    """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own.
+
+    With labels the colour is that of the attractor, and darker where it takes more updates to come there.
+    """
     with style.style():
         figure = style.new_figure(5.6, 5.0)
         axes = figure.add_subplot()
@@ -41,15 +44,18 @@ def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | 
         # As an image of colours, so that cells are averaged as they are seen where a pixel holds several.
         style.draw_image(axes, _colours(result, norm), result.box, result.axes)
         entries = _draw_curves(axes, overlay)
+        if result.attractors is not None:
+            entries = _number_attractors(axes, result) + entries
         axes.set_title(title or rf"$\eta = {result.step_size:g}$")
         if result.counts["converged"]:
-            image = ScalarMappable(norm, style.ITERATIONS)
+            image = ScalarMappable(norm, style.ITERATIONS if result.label is None else labels.SHADES)
             bar = figure.colorbar(image, ax=axes, shrink=0.86, aspect=28, pad=0.02, extend=_extend(result, norm))
             bar.set_label("updates until convergence")
             style.label_logarithmic(bar, norm.vmin, norm.vmax)
-        present = [verdict for verdict in LABELS if result.counts[verdict.name.lower()]]
+        nowhere = result.outcome if result.label is None else np.where(result.label < 0, result.outcome, -1)
+        present = [verdict for verdict in LABELS if (nowhere == verdict).any()]
         entries += [(style.swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
-        style.legend_below(figure, entries, 4, handlelength=2.4)
+        style.legend_below(figure, entries, 4 if result.label is None else 2, handlelength=2.4)
     return figure
 
 
@@ -70,10 +76,35 @@ def _extend(result: Heatmap, norm: LogNorm) -> str:
 
 def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
     """Colours `[n0, n1, 3]`, 8 bits each."""
-    picture = style.shades(norm(np.maximum(result.steps, 1)))
+    darkness = norm(np.maximum(result.steps, 1))
+    if result.label is None:
+        picture, nowhere = style.shades(darkness), np.ones(result.outcome.shape, bool)
+    else:
+        picture, nowhere = labels.shaded(result.label, result.attractors.names, np.asarray(darkness)), result.label < 0
     for verdict, colour in style.OUTCOME_COLOURS.items():
-        picture[result.outcome == verdict] = style.rgb(colour)
+        picture[nowhere & (result.outcome == verdict)] = style.rgb(colour)
     return picture
+
+
+def _number_attractors(axes: Axes, result: Heatmap) -> list:
+    """Number the attractors that lie in the plane, where it shows two of two parameters; entries of the legend."""
+    attractors, shares = result.attractors, 100 * result.attractors.lanes[0] / result.cells
+    whole = [f"{share:.1f} %" if share >= 0.1 else "below 0.1 %" for share in shares]
+    if attractors.point.shape[1] == 2 and result.axes[0].startswith("x"):
+        places = attractors.point[:, [int(name[1:]) for name in result.axes]]
+        for number, place in enumerate(places, 1):
+            if all(low < x < high for x, (low, high) in zip(place, result.box, strict=True)):
+                axes.annotate(
+                    str(number), place, (4, 4), textcoords="offset points", fontsize=9,
+                    path_effects=style.casing("white", 2.2),
+                )  # fmt: skip
+    return [
+        (
+            labels.swatch(number, attractors.names[number]),
+            f"{number + 1}:  {attractors.names[number]},  {whole[number]}",
+        )
+        for number in labels.named(shares)
+    ]
 
 
 def _draw_curves(axes: Axes, overlay: Overlay) -> list:

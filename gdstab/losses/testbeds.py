@@ -151,6 +151,14 @@ class Himmelblau(eqx.Module):
         """The minimum with integer coordinates, (3, 2)."""
         return jnp.array([3.0, 2.0])
 
+    def minima(self) -> Float[np.ndarray, "4 2"]:
+        r"""All four, in the order of their places.
+
+        Eliminating $y = 11 - x^2$ leaves a quartic with the root 3, and $x^3 + 3x^2 - 13x - 38$ over it.
+        """
+        x = np.sort(np.append(np.roots([1.0, 3.0, -13.0, -38.0]).real, 3.0))
+        return np.stack([x, 11 - x**2], axis=1)
+
     def _terms(self, theta):
         if theta.shape != (2,):
             raise ValueError(f"expected theta of shape (2,), got {theta.shape}; pass one point, unbatched")

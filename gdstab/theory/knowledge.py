@@ -16,7 +16,7 @@ from gdstab.losses.pullback import Identity, Pullback, Unravel
 from gdstab.losses.relu import ShallowReLU
 from gdstab.losses.relu_target import Polynomial
 from gdstab.losses.scalar import ScalarProduct, VectorProduct
-from gdstab.losses.testbeds import Quadratic
+from gdstab.losses.testbeds import DoubleWell, Himmelblau, Quadratic, Rosenbrock
 from gdstab.theory import linear, relu, scalar
 
 
@@ -50,6 +50,8 @@ class Known:
     """The loss at critical points by the number of their breakpoints (ReLU networks against a line, paper C)."""
     minimum: np.ndarray | None = dataclasses.field(default=None, compare=False)
     """The flattest minimum, or the only one."""
+    isolated: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    """All global minima, `[num, dim]`, where they are points apart from each other."""
 
     @property
     def hyperbola(self) -> Product | None:
@@ -189,7 +191,28 @@ def _(loss: LinearNetwork, theta) -> Known:
 def _(loss: Quadratic, theta) -> Known:
     del theta
     values = np.linalg.eigvalsh(np.asarray(loss.matrix, float))
-    return Known(float(values[-1]), minimum=np.asarray(loss.minimum())) if values[0] >= 0 else Known()
+    minimum = np.asarray(loss.minimum())
+    alone = minimum[None] if values[0] > 0 else None
+    return Known(float(values[-1]), minimum=minimum, isolated=alone) if values[0] >= 0 else Known()
+
+
+@_known.register
+def _(loss: Himmelblau, theta) -> Known:
+    del theta
+    return Known(isolated=loss.minima())
+
+
+@_known.register
+def _(loss: DoubleWell, theta) -> Known:
+    if theta is None:
+        return Known()
+    minimum = np.asarray(loss.minimum(len(theta)))
+    return Known(isolated=np.stack([-minimum, minimum]))
+
+
+@_known.register
+def _(loss: Rosenbrock, theta) -> Known:
+    return Known() if theta is None else Known(isolated=np.asarray(loss.minimum(len(theta)))[None])
 
 
 @_known.register

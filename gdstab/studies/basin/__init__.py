@@ -3,11 +3,18 @@
 from typing import ClassVar, Literal
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import LossOptions, RunOptions, SeedOptions, StoppingOptions, study_options
+from gdstab.studies.options.base import (
+    LabelOptions,
+    LossOptions,
+    RunOptions,
+    SeedOptions,
+    StoppingOptions,
+    study_options,
+)
 
 
 @study_options
-class Basin(LossOptions, RunOptions, SeedOptions, StoppingOptions):
+class Basin(LossOptions, RunOptions, SeedOptions, StoppingOptions, LabelOptions):
     """What share of the initial points ends where, for every step size, and how surely?"""
 
     in_teams: ClassVar[bool] = True

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from gdstab import figures, records
-from gdstab.studies import building
+from gdstab.outcomes import Outcome
+from gdstab.studies import building, labels
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import read
 from gdstab.studies.tables import columns, counted, number, timing
@@ -25,7 +26,8 @@ def table(summary: dict) -> str:
         others = (counts[name] / samples for name in ("cycling", "undecided", "diverged", "nonfinite"))
         shares = (row["share"], *row["interval"], row["exact"], *others)
         rows.append((f"{row['step_size']:.6g}", *(number(share, ".6f") for share in shares)))
-    return "\n".join([columns(rows), "", *_notes(summary)])
+    found = ["", labels.shares_table(summary)] if "attractors" in summary else []
+    return "\n".join([columns(rows), *found, "", *_notes(summary)])
 
 
 def _notes(summary: dict) -> list[str]:
@@ -49,8 +51,11 @@ def _sequential(stopped: dict) -> str:
 
 
 def draw(record: records.Record) -> dict:
-    """The shares against the step size."""
-    return {"figure": figures.draw_basin(picture(read(record.configuration), record.summary))}
+    """The shares against the step size; with labels, those of each attractor as a figure of its own."""
+    drawn = {"figure": figures.draw_basin(picture(read(record.configuration), record.summary))}
+    if "attractors" in record.summary:
+        drawn["attractors"] = figures.draw_label_shares(label_picture(record.summary))
+    return drawn
 
 
 def picture(options: Basin, summary: dict) -> figures.Shares:
@@ -67,6 +72,28 @@ def picture(options: Basin, summary: dict) -> figures.Shares:
         curve=exact_curve(options, eta, summary["critical_step"]) if between else None,
         critical_step=summary["critical_step"], left=shares["diverged"] + shares["nonfinite"],
     )  # fmt: skip
+
+
+def label_picture(summary: dict) -> figures.LabelShares:
+    """The shares of labels, in the order of the step sizes; a cycle that has a label is no verdict beside it."""
+    rows = sorted(summary["rows"], key=lambda row: row["step_size"])
+    ends = {
+        name: np.array([[entry[name] for entry in row["labels"]] for row in rows]) for name in ("share", "interval")
+    }
+    samples = np.array([row["samples"] for row in rows])
+    rest = {kind: np.array([row["counts"][kind.name.lower()] for row in rows]) / samples for kind in Outcome}
+    labelled = ends["share"].sum(axis=1)
+    rest[Outcome.CYCLING] = np.maximum(rest[Outcome.CYCLING] + rest.pop(Outcome.CONVERGED) - labelled, 0)
+    rest[Outcome.CYCLING][rest[Outcome.CYCLING] < 0.5 / samples] = 0  # rounding
+    return figures.LabelShares(
+        step_sizes=np.array([row["step_size"] for row in rows]),
+        share=ends["share"],
+        interval=ends["interval"],
+        names=tuple(row["name"] for row in summary["attractors"]),
+        rest=rest,
+        confidence=summary["confidence"],
+        critical_step=summary["critical_step"],
+    )
 
 
 def exact_curve(options: Basin, eta: np.ndarray, critical: float | None) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from gdstab import basins, ensembles, stability, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_step_sizes
 from gdstab.outcomes import StoppingRule
-from gdstab.studies import building
+from gdstab.studies import building, labels
 from gdstab.studies.basin import Basin, distributions
 from gdstab.studies.options import parse_range
 from gdstab.studies.phases import SAVING, Phase
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     source: Callable
     volume: float | None
     stopping: StoppingRule
+    label: Callable | basins.Found | None
     needs: Needs
 
 
@@ -51,7 +52,8 @@ def prepare(options: Basin) -> Setting:
         )
     length = "samples" if options.chunk is None else "chunk"
     needs = Needs({length: points_at_once(options) * (dim + 1) * dtype.itemsize})
-    return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, needs)
+    label = labels.build_label(options, loss, dim)
+    return Setting(loss, known(loss), dim, step_sizes, source, volume, stopping, label, needs)
 
 
 def phases(options: Basin) -> dict[str, Phase]:
@@ -76,7 +78,7 @@ def count(options: Basin, setting: Setting, work: Work) -> tuple[basins.Measure,
         finished = {tally.start: tally for tally in finished.values()}
     common = {
         "stopping": setting.stopping, "volume": setting.volume, "classify": stability.classify, "kinds": stability.Kind,
-        "confidence": options.confidence, "progress": work.progress, "finished": finished,
+        "label": setting.label, "confidence": options.confidence, "progress": work.progress, "finished": finished,
         "on_chunk": lambda number, tally: work.record.commit(number, **tally.arrays()),
         "share": (work.team.number, work.team.size), "gather": work.team.gather, "chunk": chunk,
         "pace": ensembles.Pace(chunk) if options.chunk is None else None,
@@ -113,8 +115,11 @@ def summarise(options: Basin, setting: Setting, measured: basins.Measure, stoppe
             "width": options.width, "reached": stopped.reached, "widths": stopped.widths, "looks": stopped.look,
             "confidence_of_each_look": measured.confidence,
         }  # fmt: skip
+    found = {}
+    if measured.attractors is not None:
+        found["attractors"] = labels.summarise(measured.attractors, setting.loss)
     return {
-        **picked(measured, "samples", "design", "volume"), **picked(options, "distribution", "confidence"),
+        **found, **picked(measured, "samples", "design", "volume"), **picked(options, "distribution", "confidence"),
         "critical_step": setting.known.critical_step, "rows": rows, "differences": measured.differences(),
         "sequential": sequential, "lane_steps": measured.tally.lane_steps.sum(),
         **picked(measured, "compile_seconds", "run_seconds"),

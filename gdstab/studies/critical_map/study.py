@@ -64,12 +64,12 @@ def expected_orbits(options: CriticalMap) -> int:
 
 def measure(options: CriticalMap, setting: Setting, work: Work):
     """Bracket the critical step of every cell."""
-    finished, keep = work.parts(boundaries.CriticalPart)
+    finished, keep = work.parts(boundaries.CriticalPart.from_arrays)
     work.enter("bisections")
     found = boundaries.critical_step(
         updates.gradient_descent(), setting.loss, setting.source, stopping=setting.stopping,
         classify=stability.classify if options.kinds else None, progress=work.progress, finished=finished,
-        on_part=keep, **{name: getattr(options, name) for name in _SEARCH},
+        on_part=lambda part: keep(part.arrays()), **{name: getattr(options, name) for name in _SEARCH},
     )  # fmt: skip
     return _dataset(found, setting), summarise(found, setting, options)
 

@@ -1,11 +1,19 @@
 """Where gradient descent ends, and how fast, from every cell of a rectangle (Figure 1a of paper A)."""
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import Box, LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
+from gdstab.studies.options.base import (
+    Box,
+    LabelOptions,
+    LossOptions,
+    PlaneOptions,
+    RunOptions,
+    StoppingOptions,
+    study_options,
+)
 
 
 @study_options
-class Heatmap(LossOptions, RunOptions, StoppingOptions, PlaneOptions):
+class Heatmap(LossOptions, RunOptions, StoppingOptions, PlaneOptions, LabelOptions):
     """Where does gradient descent end, and how fast, from every cell of a rectangle?"""
 
     step_size: float = 0.3

@@ -8,7 +8,7 @@ from jax import lax
 from gdstab import basins, curvature, ensembles, figures, records, sampling
 from gdstab._numerics import tolerance
 from gdstab.minima.manifold import correct
-from gdstab.studies import building
+from gdstab.studies import building, labels
 from gdstab.studies.heatmap import Heatmap
 from gdstab.studies.heatmap.study import hyperbola_in
 from gdstab.studies.options import read
@@ -23,7 +23,8 @@ def table(summary: dict) -> str:
     rows = [("", "cells", "share")]
     rows += [(name, f"{count:,}", f"{summary['fractions'][name]:.6f}") for name, count in summary["counts"].items()]
     low, high = summary["area_bracket"]
-    lines = [columns(rows), "", f"converged to: {counted(summary['kinds'])}"]
+    found = ["", labels.table(summary, summary["cells"])] if "attractors" in summary else []
+    lines = [columns(rows), *found, "", f"converged to: {counted(summary['kinds'])}"]
     lines.append(f"area that converged: {summary['area']:.6g}, between {low:.6g} and {high:.6g}")
     known = summary["theory"]
     if known["exact_area"] is not None:

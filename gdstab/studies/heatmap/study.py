@@ -6,6 +6,7 @@ converges to a minimum; for $1 < k a < 2$ it stays bounded and converges to none
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from gdstab import basins, stability, theory, updates
 from gdstab._types import LossFn
 from gdstab._validate import check_step_sizes
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.studies import building
+from gdstab.studies import building, labels
 from gdstab.studies.heatmap import Heatmap
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.tables import picked
@@ -26,6 +27,7 @@ UNKNOWN = dict.fromkeys(
 )
 """What is reported where no closed form is known."""
 _BYTES_PER_CELL = 2 * (1 + 4)  # verdict and count, in the parts and in the result
+_BYTES_PER_LABEL = 2 * 4
 
 
 class Setting(NamedTuple):
@@ -35,6 +37,7 @@ class Setting(NamedTuple):
     dim: int
     plane: Any
     stopping: StoppingRule
+    label: Callable | basins.Found | None
     needs: Needs
 
 
@@ -45,8 +48,10 @@ def prepare(options: Heatmap) -> Setting:
     # This is checked again where it is used; here so that a mistake leaves no directory behind.
     check_step_sizes(options.step_size, dtype)
     basins.parse_plane(plane, dim)
-    cells = math.prod(options.resolution)
-    return Setting(loss, dim, plane, stopping, Needs({"resolution": 16 * cells}, cells * _BYTES_PER_CELL))
+    cells, label = math.prod(options.resolution), labels.build_label(options, loss, dim)
+    more = 0 if label is None else _BYTES_PER_LABEL
+    needs = Needs({"resolution": (16 + more) * cells}, cells * (_BYTES_PER_CELL + more))
+    return Setting(loss, dim, plane, stopping, label, needs)
 
 
 def phases(options: Heatmap) -> dict[str, Phase]:
@@ -58,18 +63,21 @@ def phases(options: Heatmap) -> dict[str, Phase]:
 def measure(options: Heatmap, setting: Setting, work: Work):
     """Run every cell; then tell apart what the converged ones converged to."""
     rule, dtype = updates.gradient_descent(), np.dtype(f"float{options.precision}")
-    finished, keep = work.parts(basins.Patch)
+    finished, keep = work.parts(basins.Patch.from_arrays)
     work.enter("orbits")
     result = basins.heatmap(
         rule, setting.loss, options.step_size, box=options.box, resolution=options.resolution,
-        stopping=setting.stopping, plane=setting.plane, dim=setting.dim, dtype=dtype, progress=work.progress,
-        finished=finished, on_patch=keep,
+        stopping=setting.stopping, plane=setting.plane, dim=setting.dim, dtype=dtype, label=setting.label,
+        progress=work.progress, finished=finished, on_patch=lambda patch: keep(patch.arrays()),
     )  # fmt: skip
     work.enter("kinds of critical points")
     kinds = basins.refine(
         rule, setting.loss, result, stopping=setting.stopping, classify=stability.classify, kinds=stability.Kind
     )
-    return result.to_xarray(), summarise(result, kinds, hyperbola_in(options, setting.loss))
+    summary = summarise(result, kinds, hyperbola_in(options, setting.loss))
+    if result.attractors is not None:
+        summary["attractors"] = labels.summarise(result.attractors, setting.loss)
+    return result.to_xarray(), summary
 
 
 def hyperbola_in(options, loss: LossFn) -> theory.Product | None:

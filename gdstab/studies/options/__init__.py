@@ -19,6 +19,7 @@ from gdstab.studies.tables import plain
 __all__ = ["Box", "Interval", "Loss", "RuleName", "Update", "check", "configuration", "describe", "parse_range", "read"]
 
 _LOSSES = {kind.__name__: kind for kind in typing.get_args(Loss)}
+_LATER = {"label", "label_tol"}  # options that came later: at their defaults a configuration is what it was before
 _NOT_IDENTITY = {"out", "overwrite", "resume"}  # where a result lies is no part of what it is
 _FEW = 4  # numbers of a loss that are all named; of more, only those that are not the default
 _NUMBERS = {
@@ -51,6 +52,10 @@ def configuration(options) -> dict:
     {'name': 'scalar', 'depth': 2, 'target': 1.0, 'scale': 1.0}
     """
     fields = {name: value for name, value in dataclasses.asdict(options).items() if name not in _NOT_IDENTITY}
+    for name in _LATER & {
+        field.name for field in dataclasses.fields(options) if fields.get(field.name) == field.default
+    }:
+        del fields[name]
     if "loss" in fields:
         fields["loss"] = {"name": type(options.loss).__name__.lower(), **fields["loss"]}
     return {"study": type(options).__name__.lower(), **plain(fields, str)}

@@ -54,7 +54,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(
         ("step_size", "step_sizes", "map_step_size", "saddle_step", "largest_step", "flow_step", "low", "high",
          "escape_radius", "radius", "radii", "spread", "lingering_spreads", "displacement", "time", "rtol",
-         "undecided_rtol", "atol", "flow_tol", "step_share", "nu", "width", "accuracy", "curvature"), _POSITIVE,
+         "undecided_rtol", "label_tol", "atol", "flow_tol", "step_share", "nu", "width", "accuracy", "curvature"),
+        _POSITIVE,
     ),
     **dict.fromkeys(("loss_tol", "grad_tol", "eps", "weight_decay"), _SOME),
     **dict.fromkeys(("beta", "beta2", "betas"), _DECAY),

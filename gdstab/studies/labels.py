@@ -1,0 +1,120 @@
+"""Labels of end points on the command line: what `--label` asks for, and what is written and printed of it."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from scipy.spatial.distance import pdist
+
+from gdstab import basins, ensembles, stability
+from gdstab._types import LossFn
+from gdstab.studies.tables import columns
+from gdstab.theory import known
+
+ELSEWHERE = "elsewhere"
+"""The label of an end that is at none of the known minima, such as a saddle."""
+
+
+class ByMinimum(eqx.Module):
+    """The label of an end point: the known minimum that it is at, or one more of none of them.
+
+    Parameters
+    ----------
+    points
+        The minima, `[num, dim]`.
+    tol
+        How far from one an end point may be.
+    """
+
+    points: np.ndarray
+    tol: float
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, points: np.ndarray, tol: float | None = None):
+        between = float(pdist(points).min()) if len(points) > 1 else math.inf
+        self.points, self.tol = points, between / 4 if tol is None else tol
+        digits = 4 if math.isinf(between) else max(2 - math.floor(math.log10(between)), 2)
+        places = [", ".join(f"{round(float(x), digits) + 0.0:.12g}" for x in point) for point in points]
+        self.names = (*(f"({place})" for place in places), ELSEWHERE)
+
+    def __call__(self, theta):
+        """An integer from 0 to the number of minima.
+
+        >>> ByMinimum(np.array([[-1.0, 0.0], [1.0, 0.0]]))(jnp.array([0.9, 0.0])).tolist()
+        1
+        """
+        squares = jnp.sum(jnp.square(theta[None] - jnp.asarray(self.points, theta.dtype)), axis=-1)
+        near = jnp.min(squares) <= jnp.asarray(min(self.tol, 1e150), theta.dtype) ** 2
+        return jnp.where(near, jnp.argmin(squares), len(self.points)).astype(jnp.int32)
+
+
+def build_label(options, loss: LossFn, dim: int) -> Callable | basins.Found | None:
+    """What `--label` and `--label-tol` ask for.
+
+    Raises
+    ------
+    ValueError
+        If the minima of the loss are not known, or no isolated points.
+    """
+    if options.label is None:
+        if options.label_tol is not None:
+            raise ValueError("--label-tol goes with --label found or --label by-minimum: add one of them")
+        return None
+    if options.label == "found":
+        return basins.Found(tol=options.label_tol)
+    minima = known(loss, np.zeros(dim)).isolated
+    if minima is None:
+        raise ValueError(
+            "--label by-minimum: expected a loss whose minima are known points, got another one; use found"
+        )
+    return ByMinimum(minima, options.label_tol)
+
+
+def summarise(attractors: basins.Attractors, loss: LossFn) -> list[dict]:
+    """What `summary.json` holds of each: its name, place, period and extent, and the kind of critical point it is."""
+    kinds: Sequence[str | None] = [None] * attractors.num
+    points = np.flatnonzero((attractors.period == 0) & np.isfinite(attractors.point).all(axis=1))
+    if points.size:
+        codes, _ = ensembles.map_points(eqx.Partial(stability.classify, loss), attractors.point[points])
+        found = dict(zip(points.tolist(), (stability.Kind(int(code)).name.lower() for code in codes), strict=True))
+        kinds = [found.get(number) for number in range(attractors.num)]
+    return [
+        {
+            "name": name,
+            "point": attractors.point[number],
+            "period": attractors.period[number],
+            "extent": attractors.extent[number],
+            "kind": kinds[number],
+            "lanes": attractors.lanes[:, number],
+        }
+        for number, name in enumerate(attractors.names)
+    ]
+
+
+def table(summary: dict, lanes: int) -> str:
+    """The attractors of a heatmap, each with its share of the cells."""
+    rows = [("attractor", "what it is", "cells", "share")]
+    for number, row in enumerate(summary["attractors"], 1):
+        (count,) = row["lanes"]
+        rows.append((f"{number}:  {row['name']}", what(row), f"{count:,}", f"{count / lanes:.6f}"))
+    return columns(rows)
+
+
+def shares_table(summary: dict) -> str:
+    """The attractors of a basin measure, and their shares, a line per step size."""
+    found, percent = summary["attractors"], f"{100 * summary['confidence']:g} %"
+    rows = [("step size", *map(str, range(1, len(found) + 1)))]
+    for row in summary["rows"]:
+        shares = [entry["share"] for entry in row["labels"]]
+        widths = [max(abs(end - entry["share"]) for end in entry["interval"]) for entry in row["labels"]]
+        cells = [f"{share:.4f} +- {width:.4f}" if share else "-" for share, width in zip(shares, widths, strict=True)]
+        rows.append((f"{row['step_size']:.6g}", *cells))
+    lines = [f"{number}:  {row['name']}, {what(row)}" for number, row in enumerate(found, 1)]
+    return "\n".join([*lines, f"shares, with their {percent} intervals:", columns(rows)])
+
+
+def what(row: dict) -> str:
+    """The kind of an attractor, in words."""
+    return f"cycle of {row['period']}" if row["period"] else (row["kind"] or "-").replace("_", " ")
