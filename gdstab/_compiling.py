@@ -57,6 +57,11 @@ class Entry:
 _ENTRIES: dict[Any, Entry] = {}
 
 
+def forget() -> None:
+    """Let nobody meet again what is compiled, as `jax.clear_caches` does."""
+    _ENTRIES.clear()
+
+
 class Use:
     """Objects in use, with the entry of what is compiled for them; the entry serves for as long as this lives.
 

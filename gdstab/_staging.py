@@ -31,6 +31,13 @@ class _Kept(NamedTuple):
 
 
 _kept: OrderedDict[tuple, _Kept] = OrderedDict()
+
+
+def forget() -> None:
+    """Let nobody meet again what is compiled, as `jax.clear_caches` does."""
+    _kept.clear()
+
+
 _lock = threading.Lock()
 
 

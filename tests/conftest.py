@@ -18,12 +18,28 @@ if importlib.util.find_spec("beartype"):
 
     install_import_hook("gdstab", "beartype.beartype")
 
+from gdstab import _compiling, _staging  # noqa: E402 (the hook is in place)
+
 
 def pytest_configure(config):
     """Both workers, and the next run, share what is compiled: a second run takes half the time."""
     jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request):
+    """Most of the time goes into compilation, and a quarter of it into optimising what runs once.
+
+    Modules marked `optimised` hold what the optimised code alone does: which bits do not depend on blocks, where chaos
+    leads. They compile what they need as users do, and so do doctests, notebooks and slow tests.
+    """
+    quickly = not request.node.get_closest_marker("optimised") and request.config.option.markexpr == "not slow"
+    if jax.config.values["jax_disable_most_optimizations"] and not quickly:
+        for forget in (jax.clear_caches, _compiling.forget, _staging.forget):
+            forget()
+    jax.config.update("jax_disable_most_optimizations", quickly)
 
 
 @pytest.fixture

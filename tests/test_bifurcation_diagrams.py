@@ -11,6 +11,8 @@ from gdstab.bifurcation import diagrams
 from gdstab.theory import symmetric_line
 from gdstab.updates import from_optax, gradient_descent
 
+pytestmark = pytest.mark.optimised
+
 RULE = gradient_descent()
 HEAVY_BALL = from_optax(lambda s: optax.sgd(s, momentum=0.5))
 SCHEDULE = from_optax(lambda s: optax.sgd(lambda count: s / (count + 1)), autonomous=False)

@@ -15,6 +15,8 @@ from gdstab.ensembles import _tuning
 from gdstab.outcomes import StoppingRule
 from gdstab.updates import gradient_descent
 
+pytestmark = pytest.mark.optimised
+
 LANES = 512
 
 

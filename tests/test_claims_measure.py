@@ -9,6 +9,8 @@ from gdstab.claims import e as paper_e
 from gdstab.claims.a import measure as measured
 from gdstab.claims.registry import ClaimError, Verdict
 
+pytestmark = pytest.mark.optimised
+
 NUM, NAMES = 1024, ("xy", "linear network 2-2-2")
 
 

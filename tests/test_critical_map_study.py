@@ -13,6 +13,8 @@ from gdstab.studies import building, critical_map, options
 from gdstab.studies.critical_map.study import compare
 from gdstab.theory import known, scalar
 
+pytestmark = pytest.mark.optimised
+
 RESOLUTION = (48, 48)
 
 
@@ -63,6 +65,7 @@ def test_the_directory_holds_everything(study):
     assert eta[i, j] == pytest.approx(float(exact), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, monkeypatch, study):
     again = critical_map.run(options.CriticalMap(resolution=RESOLUTION, out=study.record.path))

@@ -13,6 +13,8 @@ from gdstab.sampling import GridSource, RandomSource
 from gdstab.theory import scalar, symmetric_line
 from gdstab.updates import from_optax, gradient_descent
 
+pytestmark = pytest.mark.optimised
+
 LOSS = ScalarProduct(depth=2, target=1.0, scale=1.0)
 STOP = StoppingRule(loss_tol=None, grad_tol=1e-10, escape_radius=1e3, max_steps=20_000, max_period=8)
 GRID = GridSource(((-4, 4), (-4, 4)), (60, 60), compact=True)
@@ -103,12 +105,12 @@ def test_every_point_of_a_quadratic_has_the_step_of_its_sharpness(dtype, key):
     loss = Quadratic(jnp.diag(jnp.asarray([1.0, 3.0, 0.5])))
     source = RandomSource.gaussian(key, 8, 3, dtype=dtype)
     result = find(
-        source, loss, low=0.1, high=2.0, rtol=1e-5, undecided_rtol=1e-5,
-        stopping=StoppingRule(loss_tol=1e-12, escape_radius=1e3, max_steps=50_000),
+        source, loss, low=0.1, high=2.0, rtol=1e-4, undecided_rtol=1e-4,
+        stopping=StoppingRule(loss_tol=1e-12, escape_radius=1e3, max_steps=10_000),
     )  # fmt: skip
     assert result.eta.dtype == np.dtype(dtype)
-    # Within about 1e-4 of the threshold an orbit needs more updates than it has: undecided, and close enough.
-    np.testing.assert_allclose(result.eta, 2 / 3, rtol=3e-4)
+    # Within about 1e-3 of the threshold an orbit needs more updates than it has: undecided, and close enough.
+    np.testing.assert_allclose(result.eta, 2 / 3, rtol=2e-3)
 
 
 def test_momentum_moves_the_threshold(rng):

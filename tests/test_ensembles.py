@@ -19,6 +19,8 @@ import gdstab as gd
 from gdstab.ensembles import _tuning
 from gdstab.outcomes import Outcome, StoppingRule
 
+pytestmark = pytest.mark.optimised
+
 BOX = ((-4, 4), (-4, 4))
 
 

@@ -29,6 +29,7 @@ def test_a_quadratic_is_followed_exactly(solver):
     assert float(found.time) == 2.0
 
 
+@pytest.mark.slow
 def test_a_stiff_flow_is_diagnosed_and_the_implicit_solver_takes_it():
     loss, times = losses.Quadratic(jnp.diag(jnp.array([1e5, 1.0]))), np.array([0.0, 0.3, 1.0, 2.0])
     explicit = gradient_flow(loss, jnp.ones(2), 2.0, max_steps=400, save_at=times)

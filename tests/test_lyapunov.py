@@ -12,6 +12,8 @@ from gdstab.losses import DoubleWell, Quadratic, ScalarProduct
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule, from_optax, gradient_descent, named
 
+pytestmark = pytest.mark.optimised
+
 WELL = DoubleWell()  # one parameter: in X = sqrt(eta) x its descent is the cubic map with k = eta
 PRODUCT = ScalarProduct(scale=1.0)
 DESCENT = gradient_descent()

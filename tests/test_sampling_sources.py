@@ -16,6 +16,8 @@ from gdstab.outcomes import StoppingRule
 from gdstab.sampling import GROUP, RandomSource, SobolSource, StratifiedSource, draws, networks, sources
 from gdstab.updates import gradient_descent
 
+pytestmark = pytest.mark.optimised
+
 BOX = ((-1.3, 2.0), (0.1, 5.0), (3.0, 4.7))
 KINDS = {
     "box": lambda key, num, dtype=None: RandomSource.box(key, num, BOX, dtype=dtype),
