@@ -16,7 +16,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if importlib.util.find_spec("beartype"):
     from jaxtyping import install_import_hook
 
-    install_import_hook("gdstab", "beartype.beartype")
+    install_import_hook("gdstab", "typechecks.lazily")
 
 from gdstab import _compiling, _staging  # noqa: E402 (the hook is in place)
 
