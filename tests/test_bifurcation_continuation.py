@@ -95,6 +95,7 @@ def test_doublings_of_the_symmetric_line(cascade):
     assert all(bool(form.supercritical) for form in cascade.forms)
 
 
+@pytest.mark.slow
 def test_doublings_in_the_plane(cascade):
     """From the flattest minimum, one of a continuum of fixed points; the doubled cycles are isolated."""
     plane = doublings(RULE, PLANE, jnp.array([0.9, 0.9]), 0.4, 1.0, 2)

@@ -206,8 +206,8 @@ def test_what_escapes_is_said(tmp_path):
     ("changes", "value"),
     [
         pytest.param({"loss": options.Doublewell()}, 0.5**0.5, marks=pytest.mark.slow),
-        ({"loss": options.Doublewell(), "precision": 32}, 0.5**0.5),
-        pytest.param({"loss": options.Quadratic((1.0, 1.5))}, 0.0, marks=pytest.mark.slow),
+        pytest.param({"loss": options.Doublewell(), "precision": 32}, 0.5**0.5, marks=pytest.mark.slow),
+        ({"loss": options.Quadratic((1.0, 1.5))}, 0.0),
         pytest.param({"observe": "loss", "precision": 32}, 0.0, marks=pytest.mark.slow),
     ],
 )

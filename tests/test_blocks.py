@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdstab import ensembles, losses
+from gdstab import ensembles, losses, sampling
 from gdstab._numerics import matmul, tree_sum
 from gdstab.ensembles import _tuning
 from gdstab.outcomes import StoppingRule
@@ -147,6 +148,33 @@ def test_devices_change_nothing():
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", DEVICES], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "4 equal", done.stderr
+
+
+@pytest.mark.parametrize(
+    "cap", [pytest.param(31, marks=pytest.mark.slow), 33, pytest.param(129, marks=pytest.mark.slow), 1001]
+)
+def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
+    """Bitwise: outcome, count and end point, also where the cap is no multiple of the updates per test."""
+    points = sampling.grid(((-4, 4), (-4, 4)), (40, 40))
+    stopping = StoppingRule(loss_tol=1e-12, grad_tol=1e-10, max_steps=cap, max_period=8)
+    rule, loss = gradient_descent(), losses.ScalarProduct(scale=1.0)
+    base = ensembles.run(rule, loss, points, 0.55, stopping)
+    assert len(np.unique(base.outcome)) >= 3
+    assert base.steps.max() == cap or cap > 1000
+    results, choose = [], _tuning.choose
+    often = 8 if cap in {31, 129} else 2  # unrolled: 8 of them compile for long
+    monkeypatch.setattr("gdstab.ensembles.choose", lambda *args: choose(*args)._replace(updates_per_test=often))
+    results.append(ensembles.run(rule, loss, points, 0.55, stopping))
+    parts = ensembles.iter_run(rule, loss, points, 0.55, stopping, keep=("theta",), tile=777, block=48)
+    joined = [
+        np.concatenate(arrays) for arrays in zip(*((t.outcome, t.steps, t.period, t.theta) for t in parts), strict=True)
+    ]
+    results.append(SimpleNamespace(**dict(zip(("outcome", "steps", "period", "theta"), joined, strict=True))))
+    for other in results:
+        np.testing.assert_array_equal(other.outcome, base.outcome)
+        np.testing.assert_array_equal(other.steps, base.steps)
+        np.testing.assert_array_equal(other.period, base.period)
+        np.testing.assert_array_equal(other.theta, base.theta)
 
 
 @pytest.mark.parametrize("shape", [(1,), (7, 2), (0, 2)])

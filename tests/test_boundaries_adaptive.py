@@ -108,6 +108,7 @@ def test_a_line_one_cell_wide_is_followed_through_the_basin():
     assert not np.isin(rows, corners)[np.isin(columns, corners)].any()  # no coarse corner lies on it
 
 
+@pytest.mark.slow
 def test_a_fractal_edge_is_found_but_for_dust():
     whole = cell_by_cell(ROUGH, 0.6, shape=(512, 512))
     lost = []

@@ -259,7 +259,8 @@ def which_side(theta):
     return (theta[0] + theta[1] > 0).astype(int)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_newton_has_the_dimension_of_its_julia_set(newton_picture, seed):
     exact = julia_dimension()
     assert exact == pytest.approx(julia_dimension(start=0.3 + 0.4j), abs=1e-3)

@@ -59,6 +59,7 @@ def test_with_decay_the_edge_is_fractal(study):
     assert summary["entropy"]["boundary_basin_entropy"] > 0.5
 
 
+@pytest.mark.slow
 def test_without_decay_it_is_a_smooth_ellipse(control):
     summary = control.record.summary
     low, high = summary["area_bracket"]
@@ -100,6 +101,7 @@ def test_a_complete_run_is_read_back_and_another_refused(study):
         boundary.run(options.Boundary(**SMALL, seed=1, out=study.record.path))
 
 
+@pytest.mark.slow
 def test_a_picture_is_read_back_as_it_was():
     """Of four levels, with probes, and with and without labels."""
     for label in (None, edges.signs_of((0,))):

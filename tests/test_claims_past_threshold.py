@@ -42,6 +42,7 @@ def test_they_are_registered():
     assert {"A.attractors", "A.cascade", "A.flip", "A.catapult", "A.momentum"} <= names
 
 
+@pytest.mark.slow
 def test_bounded_orbits_are_those_of_a_loop(rows):
     """The same random square as in `basins.collapse`, iterated here in NumPy."""
     k = REDUCED[0]
@@ -98,6 +99,7 @@ def test_the_question_is_answered_with_numbers(attractors, rows):
     assert 0.6 < low < high == 1
 
 
+@pytest.mark.slow
 def test_doublings_against_mpmath(cascade):
     """Periods 4, 8 and 16 double where $f^p(x) = x$ and $(f^p)' = -1$, solved in 30 digits."""
     assert cascade.verdict == Verdict.HOLDS
@@ -135,6 +137,7 @@ def test_the_exponent_at_the_end_is_ln_3(cascade):
     assert cascade.numbers["last bounded k, bracket"] == pytest.approx([2, 2], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_cascade_elsewhere_fails(monkeypatch):
     monkeypatch.setattr(symmetric_line, "ACCUMULATION", 1.31)
     found = past.cascade_on_the_symmetric_line(None, count=5, starts=8, num_steps=4000)

@@ -88,6 +88,7 @@ def test_a_complete_run_is_read_back_and_an_interrupted_one_goes_on(tmp_path, mo
     assert resumed.record.summary["lane_steps"] == study.record.summary["lane_steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unrendered")
 def test_a_loss_without_a_closed_form(tmp_path):
     asked = options.CriticalMap(

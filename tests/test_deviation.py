@@ -144,6 +144,7 @@ def test_the_relu_invariant_is_conserved_across_kinks():
     assert float(loss(found.theta)) < 0.5 * float(loss(theta))
 
 
+@pytest.mark.slow
 def test_the_smallest_step_size_that_strays():
     """On one axis the largest deviation is that of Euler's method from the exponential."""
     find = partial(first_exceedance, parabola, jnp.ones(1), time=1.0, between=(1e-3, 1.0))
@@ -274,6 +275,7 @@ def cubic(x):
     return -jnp.sum(x**3) / 3
 
 
+@pytest.mark.slow
 def test_what_a_stopped_flow_cannot_say_is_nan():
     found = deviation(cubic, jnp.ones(1), [0.1, 0.5], 2.0, points=4)
     assert int(found.status) == FlowStatus.ESCAPED

@@ -114,6 +114,7 @@ def test_constant_steps_are_of_second_order():
     np.testing.assert_allclose(single.theta, flows[0].theta, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_constant_steps_are_those_of_adams_and_bashforth():
     """Against the recurrence by hand, and between the steps the parabola that has both slopes."""
     loss = losses.ScalarProduct()

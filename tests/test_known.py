@@ -15,7 +15,7 @@ from gdstab.studies import building, options
 from gdstab.updates import gradient_descent
 
 CLOSED = [
-    losses.ScalarProduct(target=-3.0, scale=1.0),
+    pytest.param(losses.ScalarProduct(target=-3.0, scale=1.0), marks=pytest.mark.slow),
     pytest.param(losses.ScalarProduct(depth=3, target=2.0), marks=pytest.mark.slow),
     pytest.param(losses.VectorProduct(dim=2, target=1.5, scale=0.25), marks=pytest.mark.slow),
     losses.Quadratic(jnp.diag(jnp.array([1.0, 10.0]))),

@@ -105,7 +105,10 @@ def test_dtype_follows_theta_and_the_minimum_is_one(loss, dtype):
     assert float(value) - float(loss.loss_floor) > 1e-5
 
 
-@pytest.mark.parametrize("name", ["wide", "symmetric", "population", "network", "phase"])
+@pytest.mark.parametrize(
+    "name",
+    ["symmetric", "network", *(pytest.param(x, marks=pytest.mark.slow) for x in ("wide", "population", "phase"))],
+)
 def test_the_minimum_is_a_minimum(name):
     loss = PROBLEMS[name]
     assert examine(loss, loss.minimum())[2] == Kind.MINIMUM
@@ -116,17 +119,19 @@ def test_the_minimum_is_a_minimum(name):
     [
         (PROBLEMS["wide"], (0, 1), Kind.MINIMUM),
         (PROBLEMS["wide"], (0, 2), Kind.STRICT_SADDLE),
-        (PROBLEMS["wide"], (1,), Kind.STRICT_SADDLE),
+        pytest.param(PROBLEMS["wide"], (1,), Kind.STRICT_SADDLE, marks=pytest.mark.slow),
         (PROBLEMS["wide"], (), Kind.STRICT_SADDLE),
-        (MatrixFactorisation(TARGET.T, 5), (0, 2), Kind.STRICT_SADDLE),  # more columns than the rank of the target
+        pytest.param(
+            MatrixFactorisation(TARGET.T, 5), (0, 2), Kind.STRICT_SADDLE, marks=pytest.mark.slow
+        ),  # more columns than the rank of the target
         (PROBLEMS["symmetric"], (0, 1), Kind.MINIMUM),
-        (PROBLEMS["symmetric"], (1,), Kind.STRICT_SADDLE),
+        pytest.param(PROBLEMS["symmetric"], (1,), Kind.STRICT_SADDLE, marks=pytest.mark.slow),
         (PROBLEMS["symmetric"], (), Kind.STRICT_SADDLE),
         (PROBLEMS["population"], (0, 1), Kind.MINIMUM),
-        (PROBLEMS["population"], (0,), Kind.STRICT_SADDLE),
-        (PROBLEMS["population"], (1, 2), Kind.STRICT_SADDLE),
+        pytest.param(PROBLEMS["population"], (0,), Kind.STRICT_SADDLE, marks=pytest.mark.slow),
+        pytest.param(PROBLEMS["population"], (1, 2), Kind.STRICT_SADDLE, marks=pytest.mark.slow),
         (PROBLEMS["population"], (), Kind.STRICT_SADDLE),
-        (PhaseRetrieval.population([0.6, 0.8]), (0,), Kind.MINIMUM),
+        pytest.param(PhaseRetrieval.population([0.6, 0.8]), (0,), Kind.MINIMUM, marks=pytest.mark.slow),
         (PhaseRetrieval.population([0.6, 0.8]), (1,), Kind.STRICT_SADDLE),
     ],
 )

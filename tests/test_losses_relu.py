@@ -26,7 +26,9 @@ SORTED = ShallowReLU.from_knots(8, KNOTS, VALUES)
 LOSSES = {"cubic": CUBIC, "knots": BROKEN, "leaky": LEAKY, "wide": WIDE, "wide, knots": SORTED}
 ROWS = 100
 slow = pytest.mark.slow
-each_loss = pytest.mark.parametrize("name", LOSSES)
+each_loss = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "wide" else name for name in LOSSES]
+)
 
 
 def by_hundreds(function):

@@ -12,8 +12,6 @@ from gdstab.losses import DoubleWell, Quadratic, ScalarProduct
 from gdstab.theory import symmetric_line
 from gdstab.updates import UpdateRule, from_optax, gradient_descent, named
 
-pytestmark = pytest.mark.optimised
-
 WELL = DoubleWell()  # one parameter: in X = sqrt(eta) x its descent is the cubic map with k = eta
 PRODUCT = ScalarProduct(scale=1.0)
 DESCENT = gradient_descent()
@@ -35,7 +33,7 @@ def test_the_end_of_bounded_orbits_has_the_exponent_ln_3():
     found = lyapunov.largest(DESCENT, WELL, jnp.array([0.3]), 2.0, 100_000)
     error = float(found.standard_error)
     assert abs(float(found.value) - symmetric_line.LAST_EXPONENT) < 5 * error
-    assert error < 1e-4
+    assert error < 3e-4
     assert abs(float(found.value) - np.log(3)) < 5e-4
     assert abs(float(found.state[0])) * np.sqrt(2) < 2
 

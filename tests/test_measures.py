@@ -155,6 +155,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(whole, tmp_path):
         basins.Tally.from_arrays({"start": np.int64(0)})
 
 
+@pytest.mark.slow
 def test_pieces_of_a_pace_join_to_the_whole(whole):
     """Whatever is cut and kept: all, some from an earlier run with another cut, in two shares."""
     kinds = {"classify": stability.classify, "kinds": stability.Kind}

@@ -94,7 +94,7 @@ OTHERS = (
     options.Vector(), options.Linear(), options.Quadratic(), options.Rosenbrock(), options.Himmelblau(),
     options.Doublewell(), options.Scalar(depth=3),
 )  # fmt: skip
-FEW = {options.Linear(), options.Quadratic()}  # of matrices on lanes, and one without lanes
+FEW = {options.Quadratic()}
 
 
 def test_no_basin_but_that_of_two_factors_is_known():

@@ -73,7 +73,11 @@ def log_ball(dim):
 
 
 @pytest.mark.parametrize(
-    ("dim", "moves"), [(1, 8), *(pytest.param(dim, 32, marks=pytest.mark.slow) for dim in (1, 2, 4, 8))]
+    ("dim", "moves"),
+    [
+        pytest.param(1, 8, marks=pytest.mark.slow),
+        *(pytest.param(dim, 32, marks=pytest.mark.slow) for dim in (1, 2, 4, 8)),
+    ],
 )
 def test_exact_ellipsoids(dim, moves):
     estimate, exact = ellipsoid(dim, moves=moves)

@@ -112,6 +112,7 @@ def test_curvature_lies_between_minus_a_and_the_smoothness():
     np.testing.assert_array_equal(far, [0, 0, 12 * loss.curvature, 0])
 
 
+@pytest.mark.slow
 def test_flow_in_closed_form_against_the_solver_and_a_quadrature():
     start, arrivals = LOSS.start(4), LOSS.arrivals(LOSS.start())
     times = np.append(np.linspace(0, arrivals.end, 12), np.linspace(*arrivals[:2], 3))
