@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import time
 
 import jax
@@ -45,7 +44,7 @@ def measure(fn, *args, repeats):
         start = time.perf_counter()
         answer = jax.block_until_ready(fn(*args))
         times.append(time.perf_counter() - start)
-    low, median, high = statistics.quantiles(times[1:], n=4)
+    low, median, high = np.quantile(times[1:], (0.25, 0.5, 0.75)).tolist()
     return {"first_call": times[0], "median": median, "quartiles": [low, high]}, np.asarray(answer)
 
 

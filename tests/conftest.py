@@ -28,6 +28,9 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+_compiled_quickly = [False]  # one module after the other
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request):
     """Most of the time goes into compilation, and a quarter of it into optimising what runs once.
@@ -35,10 +38,12 @@ def compiled_quickly(request):
     Modules marked `optimised` hold what the optimised code alone does: which bits do not depend on blocks, where chaos
     leads. They compile what they need as users do, and so do doctests, notebooks and slow tests.
     """
-    quickly = not request.node.get_closest_marker("optimised") and request.config.option.markexpr == "not slow"
-    if jax.config.values["jax_disable_most_optimizations"] and not quickly:
+    asked = request.node.get_closest_marker("optimised") is None and request.config.option.markexpr == "not slow"
+    quickly = asked and jax.default_backend() == "cpu"
+    if _compiled_quickly[-1] and not quickly:
         for forget in (jax.clear_caches, _compiling.forget, _staging.forget):
             forget()
+    _compiled_quickly.append(quickly)
     jax.config.update("jax_disable_most_optimizations", quickly)
 
 
