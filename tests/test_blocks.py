@@ -150,9 +150,7 @@ def test_devices_change_nothing():
     assert done.stdout.strip() == "4 equal", done.stderr
 
 
-@pytest.mark.parametrize(
-    "cap", [pytest.param(31, marks=pytest.mark.slow), 33, pytest.param(129, marks=pytest.mark.slow), 1001]
-)
+@pytest.mark.parametrize("cap", [*(pytest.param(cap, marks=pytest.mark.slow) for cap in (31, 33, 129)), 1001])
 def test_block_tile_and_updates_per_test_change_nothing(cap, monkeypatch):
     """Bitwise: outcome, count and end point, also where the cap is no multiple of the updates per test."""
     points = sampling.grid(((-4, 4), (-4, 4)), (40, 40))
