@@ -10,6 +10,7 @@ import numpy as np
 
 from gdstab import ensembles
 from gdstab._compiling import jit
+from gdstab._numerics import rounding
 from gdstab._types import LossFn
 from gdstab._validate import check_positive
 from gdstab.basins.attractors import Found
@@ -113,7 +114,9 @@ class Questions(NamedTuple):
         shares = self.probabilities
         if shares is None:
             return
-        if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > 1e-9:
+        came = np.asarray(self.poststrata[1]).dtype
+        slack = max(1e-9, rounding(shares.shape, came)) if np.issubdtype(came, np.floating) and shares.size else 1e-9
+        if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1) > slack:
             raise ValueError(
                 f"expected the probabilities of the labels, positive with sum 1, got {shares.tolist()} with sum "
                 f"{shares.sum()}; leave out labels that cannot occur"

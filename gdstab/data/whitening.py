@@ -59,8 +59,11 @@ def whiten(inputs: ArrayLike, *, centre: bool = False, components: int | None = 
     dtype = given.dtype if np.issubdtype(given.dtype, np.floating) else np.float64
     rows = given.reshape(len(given), -1).astype(np.float64)
     mean = rows.mean(axis=0) if centre else np.zeros(rows.shape[1])
+    mean = mean + (rows - mean).mean(axis=0) if centre else mean  # a sum of many rounds more than its terms
     left, sizes, right = np.linalg.svd(rows - mean, full_matrices=False)
-    rank = int((sizes > rounding(rows.shape, np.float64) * sizes[0]).sum())
+    # Inputs come rounded, whatever they are computed with: that alone moves singular values by eps / 2 of all of them.
+    came = 2 * float(np.finfo(dtype).eps) * np.linalg.norm(rows)
+    rank = int((sizes > max(rounding(rows.shape, np.float64) * sizes[0], came)).sum())
     wanted = rows.shape[1] if components is None else check_count(components, "components")
     if wanted > rank:
         raise ValueError(

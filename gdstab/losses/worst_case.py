@@ -167,8 +167,11 @@ class WorstCase(eqx.Module):
         >>> loss.flow(loss.start(), [0.0, arrivals.isotropic, arrivals.end])[:, 1].round(6).tolist()
         [-0.999995, 1.0, 4.0]
         """
-        arrivals, times = self.arrivals(start), np.asarray(times, float)
-        if times.ndim != 1 or not ((times >= 0) & (times <= arrivals.end * (1 + 1e-12))).all():
+        arrivals, times = self.arrivals(start), np.asarray(times)
+        # The end itself, rounded to the precision of the times, is no time beyond it.
+        slack = max(1e-12, float(np.finfo(times.dtype).eps) if np.issubdtype(times.dtype, np.floating) else 0.0)
+        times = times.astype(float)
+        if times.ndim != 1 or not ((times >= 0) & (times <= arrivals.end * (1 + slack))).all():
             raise ValueError(f"times: expected a vector of times from 0 to {arrivals.end:g}, got {times}; clip them")
         a, width = float(self.curvature), float(self.width)
         _, ahead = self._ahead(start)

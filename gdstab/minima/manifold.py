@@ -143,8 +143,11 @@ def settle(r: Callable, x: Point, max_steps: int = 256) -> tuple[Point, Scalar]:
     # Its damping and tolerances are in units of 1: powers of two, so that those change no rounding.
     unit, height = _power_of_two(jnp.max(jnp.abs(x), initial=0)), _power_of_two(jnp.linalg.norm(r(x)))
     with jax.default_matmul_precision("highest"):
-        scaled = lambda y, _: r(y * unit) / height  # noqa: E731
-        x = optx.least_squares(scaled, solver, x / unit, max_steps=max_steps, throw=False).value * unit
+        # Its own numbers are of the default dtype, and refuse to be mixed with points of another.
+        wide = lambda y: y.astype(jnp.result_type(float))  # noqa: E731
+        scaled = lambda y, _: wide(r(y.astype(x.dtype) * unit) / height)  # noqa: E731
+        found = optx.least_squares(scaled, solver, wide(x / unit), max_steps=max_steps, throw=False).value
+        x = found.astype(x.dtype) * unit
     polished = correct(r, correct(r, x))
     before, after = jnp.linalg.norm(r(x)), jnp.linalg.norm(r(polished))
     better = after <= before  # false where the polished point is not finite

@@ -15,6 +15,7 @@ from gdstab._types import LossFn, Scalar, Theta
 from gdstab.curvature import Inertia
 
 _RAYS, _LENGTHS = 4, 49
+_ROUNDINGS = 64  # what rounding may leave of a loss, in units of epsilon times its floor
 
 
 class Kind(enum.IntEnum):
@@ -64,7 +65,8 @@ def classify(
         $10 \sqrt{\delta \max|\lambda_i|} / \|\theta\|$, which has the same scaling, but to no more than
         $10^{-3} \max|\lambda_i|$. A number given is taken as it is.
     loss_tol
-        By default $10^{-10} \max|\lambda_i| \|\theta\|^2$, which is a loss in the same units.
+        By default $10^{-10} \max|\lambda_i| \|\theta\|^2$, which is a loss in the same units, or what rounding
+        leaves of the floor, $64\,\epsilon |L_{\text{floor}}|$, where that is more.
     """
     return _classify(loss, theta, tol, loss_tol)[1]
 
@@ -74,9 +76,13 @@ def _classify(loss, theta, tol, loss_tol):
     flat_loss, flat = curvature.flatten(loss, theta)
     values = curvature.eigenvalues(flat_loss, flat)
     with jax.default_matmul_precision("highest"):
-        excess = staged(flat_loss, flat) - jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
+        floor = jnp.asarray(getattr(loss, "loss_floor", 0.0), flat.dtype)
+        excess = staged(flat_loss, flat) - floor
     scale, size = jnp.max(jnp.abs(values)), jnp.linalg.norm(flat)
-    at_floor = excess <= (1e-10 * scale * size**2 if loss_tol is None else jnp.asarray(loss_tol, flat.dtype))
+    if loss_tol is None:
+        rounding = _ROUNDINGS * jnp.finfo(flat.dtype).eps * jnp.where(jnp.isfinite(floor), jnp.abs(floor), 0)
+        loss_tol = jnp.maximum(1e-10 * scale * size**2, rounding)
+    at_floor = excess <= jnp.asarray(loss_tol, flat.dtype)
     if not hasattr(loss, "loss_floor"):
         at_floor &= ~staged(lambda x: _goes_below_zero(flat_loss, x), flat)
     if tol is None:

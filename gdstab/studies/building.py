@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab import ensembles, losses, minima, sampling, theory, updates
-from gdstab._numerics import check_precision
+from gdstab._numerics import check_precision, tolerance
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_loss
 from gdstab.losses.pullback import Identity, Pullback, Unravel
+from gdstab.minima.manifold import flat_residual, jacobian, residual_size
 from gdstab.outcomes import StoppingRule, check_range, resolution
 from gdstab.studies import options as opt
 from gdstab.studies import training, user_files
@@ -176,7 +177,9 @@ def _custom(options: opt.Custom) -> Pullback:
             "write it in jax.numpy for one vector theta[0], theta[1], ..."
         ) from error
     lowest = np.nanmin(values, initial=np.inf) if values.dtype.kind == "f" and values.ndim == 1 else np.inf
-    if lowest < options.floor - 1e-6 * (1 + abs(options.floor)):  # by more than rounding in single precision
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)]) if np.isfinite(lowest) else np.zeros(0)
+    usual = float(np.median(sizes)) if sizes.size else 0.0
+    if lowest < options.floor - 1e-6 * max(usual, abs(options.floor)):  # by more than rounding in single precision
         raise ValueError(
             f"{options.path} takes the value {lowest:.6g}, below its floor {options.floor:g}, where all that is near "
             "counts as converged; set --loss.floor to its infimum, or to -1e300 if it has none"
@@ -268,7 +271,9 @@ def sample_minima(options: opt.Loss, num: int, spread: float, seed: int, dtype) 
 
         return np.asarray(ensembles.map_points(draw, np.arange(num, dtype=np.uint32)))
     found = minima.sample(loss, key, num, jnp.zeros(dim, dtype), spread=spread, map=ensembles.map_points)
-    missed = ~(np.asarray(found.residual_norm) <= math.sqrt(np.finfo(dtype).eps))
+    r = flat_residual(loss, jnp.zeros(dim, dtype), None)[0]
+    sizes = ensembles.map_points(lambda x: residual_size(r, x, jacobian(r, x)), found.theta)
+    missed = ~(np.asarray(found.residual_norm) <= tolerance(dtype) * np.asarray(sizes))
     if missed.any():
         raise ValueError(f"{int(missed.sum())} of {num} points could not be moved to the minima: try another --spread")
     return np.asarray(found.theta)
