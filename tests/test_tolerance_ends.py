@@ -59,9 +59,6 @@ def test_brackets_no_narrower_than_their_floats(dtype):
         gdstab.boundaries.critical_step(
             rule, loss, starts, low=1.0, high=3.0, rtol=7.9 * eps, stopping=outcomes.StoppingRule()
         )
-    found = bounded(rule, loss, starts, 1.99, 2.01, max_steps=2000, rtol=4.1 * eps)
-    assert found.low == pytest.approx(2, rel=0.02)
-    assert 0 < found.high - found.low <= 16 * eps
 
 
 class Multipliers(System):
@@ -258,7 +255,7 @@ def test_a_minimum_whose_floor_is_large(dtype):
 
 @pytest.mark.parametrize("unit", [1e-20, 1.0, 1e20])
 def test_a_floor_is_looked_at_in_the_units_of_the_loss(tmp_path, unit):
-    """A floor that is missed by 1e-7 of what is usual is met, in single precision; by 1e-5 it is not."""
+    """A floor that is missed by 1e-7 of its values is met, in single precision; by 1e-5 it is not."""
     for dip, fine in ((1e-7, True), (1e-5, False)):
         path = tmp_path / f"dip_{fine}.py"
         path.write_text(f"def loss(theta):\n    return {unit} * (abs(theta[0] + 1) + theta[0] + 1 - {dip})\n")

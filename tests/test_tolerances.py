@@ -45,7 +45,7 @@ bifurcation/_lanes 3: steps and returns, of the size of the orbit
   test_rounding::test_a_momentum_that_is_all_rounding_makes_no_cycle
 bifurcation/_system 2: rank, of the largest singular value; 1e-6 chooses between directions that are both right
   test_units::test_branches_and_doublings test_bifurcation_continuation::test_doublings_in_single_precision
-bifurcation/bounded 1, boundaries/critical_steps 1: the least width that may be asked for, of the step size
+bifurcation/bounded 1, boundaries/critical_steps 1: the least width that may be asked for, of it; the end refused
   test_tolerance_ends::test_brackets_no_narrower_than_their_floats
   test_bifurcation_diagrams::test_brackets_at_the_ends_of_the_range
 bifurcation/cascade 1: no tolerance: which of two sentences says that no cycle was found
@@ -139,7 +139,7 @@ studies/bifurcation/study 5: gaps of sweeps and ranges of values, of their size
   test_bifurcation_study::test_sweeps_that_differ_by_rounding_do_not_differ
   test_bifurcation_study::test_where_sweeps_differ
   test_bifurcation_study::test_one_value_that_all_orbits_settle_on_is_a_line_in_the_middle
-studies/building 4: values of a loss, of what is usual; residuals, of slope and size; what 32 bits resolve
+studies/building 4: values of a loss, of the larger ones; residuals, of slope and size; what 32 bits resolve
   test_tolerance_ends::test_a_floor_is_looked_at_in_the_units_of_the_loss
   test_tolerance_ends::test_minima_are_sampled_in_any_units test_floors::test_tolerances_that_32_bits_cannot_meet
 studies/critical/study 2: curvature, of 2 over the step size; gradients below 1e-10, in units of 1: targets near 1 only

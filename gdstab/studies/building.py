@@ -178,8 +178,8 @@ def _custom(options: opt.Custom) -> Pullback:
         ) from error
     lowest = np.nanmin(values, initial=np.inf) if values.dtype.kind == "f" and values.ndim == 1 else np.inf
     sizes = np.abs(values[np.isfinite(values) & (values != 0)]) if np.isfinite(lowest) else np.zeros(0)
-    usual = float(np.median(sizes)) if sizes.size else 0.0
-    if lowest < options.floor - 1e-6 * max(usual, abs(options.floor)):  # by more than rounding in single precision
+    large = float(np.quantile(sizes, 0.9)) if sizes.size else 0.0
+    if lowest < options.floor - 1e-6 * max(large, abs(options.floor)):  # by more than rounding in single precision
         raise ValueError(
             f"{options.path} takes the value {lowest:.6g}, below its floor {options.floor:g}, where all that is near "
             "counts as converged; set --loss.floor to its infimum, or to -1e300 if it has none"
