@@ -22,7 +22,7 @@ from gdstab import _compiling, _staging  # noqa: E402 (the hook is in place)
 
 
 def pytest_configure(config):
-    """The next run finds what took long to compile, and takes two thirds of the time; to keep the rest costs more here."""
+    """The next run finds what took long to compile, and takes two thirds of the time; keeping all costs more."""
     jax.config.update("jax_compilation_cache_dir", str(config.rootpath / ".pytest_cache" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

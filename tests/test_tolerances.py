@@ -28,6 +28,10 @@ basins/collapse 2: of 1 + the norm, on a loss whose size is fixed, in double pre
   test_theory_collapse::test_below_the_critical_step_they_do_not
 basins/counting 3: the sum 1 of n shares, which come rounded to their own precision
   test_tolerance_ends::test_shares_sum_to_one
+basins/critical_points 4: gradients of curvature times the box, ends of the box, eigenvalues of the largest and the usual
+  test_critical_points::test_units_of_the_loss_and_of_the_parameters_do_not_matter
+  test_critical_points::test_what_is_known_of_test_functions
+  test_critical_points::test_sets_and_singular_points_are_one_row_each
 basins/grouping 1: of the reach of a cell, beside what the two ends of a distance round to
   test_attractors::test_the_groups_are_those_of_distances_between_one_and_two_cells
   test_attractors::test_cells_that_do_not_fit_into_one_number
@@ -73,6 +77,8 @@ curvature/exact 2: eigenvalues and asymmetry, of the largest entry
 curvature/extremes 1: a residual, of the matrix that is seen so far
   test_rounding::test_lanczos_scales_with_the_loss
   test_rounding::test_lanczos_in_single_precision_finds_what_lies_below_a_large_eigenvalue
+curvature/pairs 2: residuals and gains of values, of the largest eigenvalue seen
+  test_eigenpairs::test_pairs_come_as_often_as_they_are_there
 curvature/stochastic 1: the width of a picture, of the largest eigenvalue; nothing is decided by it
   test_curvature::test_spectral_density_integrates_to_one_and_finds_the_bulk
 data/whitening 2: singular values, of the largest and of what the precision of the inputs makes of all of them

@@ -1,6 +1,7 @@
 """Basins: where descent ends from every cell of a plane or from random points, how large each basin is, how surely."""
 
 from gdstab.basins.attractors import Attractors, Found
+from gdstab.basins.critical_points import CriticalKind, CriticalPoints, critical_points
 from gdstab.basins.grouping import find_attractors, match_labels
 from gdstab.basins.heatmaps import Heatmap, Kinds, Patch, heatmap, parse_plane, refine
 from gdstab.basins.labels import Labels, label_ends
@@ -15,6 +16,8 @@ __all__ = [
     "BOUNDED",
     "ORDER",
     "Attractors",
+    "CriticalKind",
+    "CriticalPoints",
     "Found",
     "Heatmap",
     "Kinds",
@@ -28,6 +31,7 @@ __all__ = [
     "Tally",
     "Volume",
     "chunks",
+    "critical_points",
     "exponents",
     "find_attractors",
     "heatmap",

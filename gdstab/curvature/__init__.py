@@ -17,26 +17,46 @@ from gdstab.curvature.exact import (
     matrix_eigenvalues,
 )
 from gdstab.curvature.extremes import DENSE_LIMIT, Eigenpair, Extremes, extreme_eigenvalues, lanczos, sharpness
+from gdstab.curvature.operators import (
+    Operator,
+    block,
+    empirical_fisher,
+    fisher,
+    gauss_newton,
+    hessian_operator,
+    ntk,
+)
+from gdstab.curvature.pairs import Eigenpairs, operator_eigenpairs, top_eigenpairs
 from gdstab.curvature.stochastic import Estimate, SpectralDensity, spectral_density, trace
 
 __all__ = [
     "DENSE_LIMIT",
     "Eigenpair",
+    "Eigenpairs",
     "Estimate",
     "Extremes",
     "Inertia",
+    "Operator",
     "SpectralDensity",
+    "block",
     "count_signs",
     "eigenvalues",
+    "empirical_fisher",
     "extreme_eigenvalues",
+    "fisher",
     "flatten",
+    "gauss_newton",
     "hessian",
+    "hessian_operator",
     "hvp",
     "inertia",
     "inertia_of_matrix",
     "lanczos",
     "matrix_eigenvalues",
+    "ntk",
+    "operator_eigenpairs",
     "sharpness",
     "spectral_density",
+    "top_eigenpairs",
     "trace",
 ]

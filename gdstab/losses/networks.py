@@ -82,7 +82,11 @@ class NetworkRisk(eqx.Module):
 
     def __call__(self, theta: Theta) -> Scalar:
         """The loss at one point."""
-        losses = jax.vmap(self._sample_loss)(self.outputs(theta), self._targets(theta))
+        return self.of_outputs(self.outputs(theta))
+
+    def of_outputs(self, outputs: Float[Array, "..."]) -> Scalar:
+        r"""The loss as a function of the outputs of all samples, $\ell(z)$ of `curvature.operators`."""
+        losses = jax.vmap(self._sample_loss)(outputs, self._targets(outputs))
         total = tree_sum(losses)
         return total / len(losses) if self.reduction == "mean" else total
 

@@ -1,6 +1,7 @@
 """One orbit: `rollout` keeps what is observed along it, `settle` runs it to its verdict."""
 
 from collections.abc import Callable
+from typing import overload
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8, Int32
 
+from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_count, check_loss, is_concrete
 from gdstab.outcomes import (
@@ -25,24 +27,61 @@ from gdstab.outcomes import (
 from gdstab.updates import UpdateRule
 
 
-def rollout(rule: UpdateRule, num_steps: int, *, observe: Callable | None = None) -> Callable:
-    r"""Build `(loss, state, step_size) -> (last state, observations)` for exactly `num_steps` updates.
+@overload
+def rollout(rule: UpdateRule, loss: int, /, *, observe: Callable | None = None) -> Callable: ...
+@overload
+def rollout(
+    rule: UpdateRule, loss: LossFn, theta: Theta, step_size, num_steps: int, *, observe: Callable | None = None
+) -> Theta: ...
+def rollout(rule, loss, theta=None, step_size=None, num_steps=None, *, observe=None):
+    r"""One orbit, from its start on: $\theta_0, \dots, \theta_T$, along a leading axis of length `num_steps + 1`.
 
-    `observe(state)` is kept after every update (leading axis `num_steps`); by default the parameters. Iteration is
-    unconditional: an orbit that diverges runs on into inf and nan.
+    Iteration is unconditional: an orbit that diverges runs on into inf and nan. It can be jitted, vmapped and
+    differentiated, and an eager call compiles only once.
+
+    Parameters
+    ----------
+    rule, loss, theta, step_size
+        As in `settle`.
+    observe
+        `observe(state)` is kept, by default the parameters.
+
+    Returns
+    -------
+    What was observed. In the short form `rollout(rule, num_steps)` a function `(loss, state, step_size) -> (last
+    state, observations)` for exactly so many updates, which observes after every update and not at the start: for
+    whoever goes on from the last state.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no real scalar, `theta` holds anything but real floating-point numbers, or the number of steps is
+        negative.
 
     Examples
     --------
     >>> import jax.numpy as jnp
     >>> from gdstab.updates import gradient_descent
-    >>> run = rollout(gradient_descent(), 3)
-    >>> last, path = run(lambda x: 0.5 * x**2, jnp.array(8.0), jnp.array(0.5))
+    >>> rollout(gradient_descent(), lambda x: 0.5 * x**2, 8.0, 0.5, 3).tolist()
+    [8.0, 4.0, 2.0, 1.0]
+    >>> last, path = rollout(gradient_descent(), 3)(lambda x: 0.5 * x**2, jnp.array(8.0), jnp.array(0.5))
     >>> path.tolist()
     [4.0, 2.0, 1.0]
     """
-    num_steps = check_count(num_steps, "num_steps", least=0)
     observe = rule.theta if observe is None else observe
+    if theta is None:
+        return _walk(rule, check_count(loss, "num_steps", least=0), observe)
+    walk, theta = _walk(rule, check_count(num_steps, "num_steps", least=0), observe), check_loss(loss, theta)
 
+    def whole(theta, step_size):
+        state = rule.init(theta, step_size)
+        _, path = walk(loss, state, step_size)
+        return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), observe(state), path)
+
+    return staged(whole, theta, jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(theta))))
+
+
+def _walk(rule, num_steps, observe):
     def run(loss, state, step_size):
         state = as_state(state)
 
