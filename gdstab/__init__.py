@@ -30,6 +30,7 @@ _MODULES = (
     "sampling",
     "stability",
     "studies",
+    "testing",
     "theory",
     "updates",
 )

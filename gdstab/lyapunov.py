@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from gdstab._clocks import clock_of
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
@@ -44,6 +45,7 @@ class Average(eqx.Module):
     block_length: int = eqx.field(static=True)  # steps; the standard error holds if the orbit forgets within them
 
 
+@entry
 def spectrum(
     rule: UpdateRule,
     loss: LossFn,
@@ -112,6 +114,7 @@ def spectrum(
     return _run(_turn, cut, rule, loss, (state, _orthonormal(frame)[0]), step_size)
 
 
+@entry
 def largest(
     rule: UpdateRule,
     loss: LossFn,
@@ -148,6 +151,7 @@ def largest(
     return _run(_push, cut, rule, loss, (state, tangent), step_size)
 
 
+@entry
 def average(
     rule: UpdateRule,
     loss: LossFn,

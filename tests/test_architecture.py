@@ -16,12 +16,12 @@ import gdstab
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
     {"_types", "_validate", "_numerics", "_staging", "_identity", "_guard", "_compiling", "_reads"}
-    | {"_arguments", "_trials", "_clocks"},
+    | {"_arguments", "_contract", "_trials", "_clocks"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},
     {"basins", "boundaries", "bifurcation"},
-    {"records", "figures"},
+    {"records", "figures", "testing"},
     {"studies"},
     {"claims"},
     {"cli", "__main__"},

@@ -28,7 +28,7 @@ basins/collapse 2: of 1 + the norm, on a loss whose size is fixed, in double pre
   test_theory_collapse::test_below_the_critical_step_they_do_not
 basins/counting 3: the sum 1 of n shares, which come rounded to their own precision
   test_tolerance_ends::test_shares_sum_to_one
-basins/critical_points 4: gradients of curvature times the box, ends of the box, eigenvalues of the largest and the usual
+basins/critical_points 4: gradients of curvature times the box, its ends, eigenvalues of the largest and the usual
   test_critical_points::test_units_of_the_loss_and_of_the_parameters_do_not_matter
   test_critical_points::test_what_is_known_of_test_functions
   test_critical_points::test_sets_and_singular_points_are_one_row_each

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int8, Int64
 from scipy.spatial import cKDTree
 
 from gdstab import curvature, ensembles, stability
+from gdstab._contract import entry
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_count, check_loss
 from gdstab.basins.grouping import find_attractors
@@ -115,6 +116,7 @@ class CriticalPoints:
         )
 
 
+@entry(host=True)
 def critical_points(
     loss: LossFn, box: Any, *, starts: int = 4096, seed: int = 0, like: Theta | None = None, dtype: Any = None
 ) -> CriticalPoints:

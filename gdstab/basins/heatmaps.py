@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int8, Int32, Int64
 
 from gdstab import ensembles
+from gdstab._contract import entry
 from gdstab._numerics import independent
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
@@ -89,6 +90,7 @@ class Heatmap(Picture):
         )  # fmt: skip
 
 
+@entry(host=True)
 def heatmap(
     rule: UpdateRule,
     loss: LossFn,
@@ -195,6 +197,7 @@ class Kinds:
     """Numbers of negative, zero and positive eigenvalues."""
 
 
+@entry(host=True)
 def refine(
     rule: UpdateRule,
     loss: LossFn,

@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int, Int32
 
 from gdstab import ensembles
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_positive
 from gdstab.basins.attractors import Attractors, Found, describe
@@ -167,6 +168,7 @@ class Labels(eqx.Module):
     attractors: Attractors = eqx.field(static=True)
 
 
+@entry(host=True)
 def label_ends(
     rule: UpdateRule, loss: LossFn, result: ensembles.EnsembleResult, label: Callable | Found, stopping: StoppingRule
 ) -> Labels:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from gdstab import ensembles, estimators
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.basins.attractors import Found
@@ -38,6 +39,7 @@ def chunks(num_points: int, chunk: int = CHUNK) -> list[tuple[int, int]]:
     return [(start, min(start + chunk, num_points)) for start in range(0, num_points, chunk)]
 
 
+@entry(host=True)
 def measure(
     rule: UpdateRule,
     loss: LossFn,
@@ -148,6 +150,7 @@ class SequentialMeasure(NamedTuple):
     """Number of looks taken."""
 
 
+@entry(host=True)
 def measure_until(
     rule: UpdateRule,
     loss: LossFn,

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Float, Int8, Int32
 
 from gdstab import ensembles, estimators, lyapunov
+from gdstab._contract import entry
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn
 from gdstab._validate import as_theta, check_autonomous, check_count, check_step_sizes
@@ -101,6 +102,7 @@ class Regimes:
         }  # fmt: skip
 
 
+@entry(host=True)
 def exponents(
     rule: UpdateRule,
     loss: LossFn,
@@ -156,6 +158,7 @@ def exponents(
     return tuple(np.where(inside, values, np.nan).reshape(shape) for values in (seen.exponent, seen.error))
 
 
+@entry(host=True)
 def regimes(
     rule: UpdateRule,
     loss: LossFn,

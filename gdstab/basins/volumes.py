@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from scipy.special import stdtrit
 
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.basins.walks import Orbits, correlation, first_points, fit_ladder, refill, spread, walk
@@ -89,6 +90,7 @@ class Volume:
         return [text for text, wrong in found.items() if wrong]
 
 
+@entry(host=True)
 def volume(
     rule: UpdateRule,
     loss: LossFn,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gdstab import ensembles
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.bifurcation._lanes import check_lanes, escape
@@ -21,6 +22,7 @@ class LastBounded(NamedTuple):
     longest: int  # updates until the last one escaped at `high`: close to the end of the budget, `high` is too large
 
 
+@entry(host=True)
 def last_bounded(
     rule: UpdateRule,
     loss: LossFn,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gdstab._contract import entry
 from gdstab._numerics import magnitude
 from gdstab._types import LossFn, State
 from gdstab._validate import check_count, check_positive
@@ -55,6 +56,7 @@ class Cascade(NamedTuple):
         return float(c + (c - b) / ((b - a) / (c - b) - 1))
 
 
+@entry(host=True)
 def doubled(rule, loss: LossFn, flip: Bifurcation, *, rank_tol: float | None = None) -> tuple[Cycle, FlipForm]:
     """The cycle of twice the period a little past a flip (before it, if it is subcritical), and the normal form.
 
@@ -94,6 +96,7 @@ def _doubled(system: System, flip: Bifurcation, form: FlipForm) -> Point | str:
     return f"no cycle of period {2 * flip.period} was found near the flip at step size {flip.step_size:.6g}{why}"
 
 
+@entry(host=True)
 def doublings(
     rule, loss: LossFn, state: State, low: float, high: float, count: int = 5, *, max_period: int = 8
 ) -> Cascade:
@@ -162,6 +165,7 @@ class Followed(NamedTuple):
     theta: Any  # every leaf [points, period, ...]
 
 
+@entry(host=True)
 def explore(
     rule,
     loss: LossFn,

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from gdstab._clocks import once
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.bifurcation._system import Point, System
@@ -31,6 +32,7 @@ class Branch(NamedTuple):
     ends: tuple[str, str]  # why it ends, at the first point and at the last
 
 
+@entry(host=True)
 def follow(
     rule,
     loss: LossFn,
@@ -116,6 +118,7 @@ def walk(
     return _branch(system, points, found, neutral, tuple(ends))
 
 
+@entry(host=True)
 def sweep(rule, loss: LossFn, cycle: Cycle, step_sizes, *, rank_tol: float | None = None) -> Branch:
     """The branch at given step sizes, increasing or decreasing, each found from the one before: natural continuation.
 
@@ -152,6 +155,7 @@ def sweep(rule, loss: LossFn, cycle: Cycle, step_sizes, *, rank_tol: float | Non
     return _branch(system, points, found, neutral, ("range", end))
 
 
+@entry(host=True)
 def cycle_points(rule, loss: LossFn, branch: Branch):
     """The parameters along every cycle of a branch, every leaf [points, period, ...]."""
     along = _Along(rule, loss, branch.period)

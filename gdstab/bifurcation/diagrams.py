@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_step_sizes
 from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size, escape
@@ -58,6 +59,7 @@ class OrbitDiagram:
         return found
 
 
+@entry(host=True)
 def orbit_diagram(
     rule: UpdateRule,
     loss: LossFn,

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Float
 
+from gdstab._contract import entry
 from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
@@ -43,6 +44,7 @@ class Hysteresis:
         return np.maximum(low, np.abs(self.up.max(axis=2) - self.down.max(axis=2)))
 
 
+@entry(host=True)
 def hysteresis(
     rule: UpdateRule,
     loss: LossFn,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from gdstab._clocks import check_rounds, clock_of
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._types import LossFn, Scalar, State
 from gdstab.orbits import fold
 
@@ -38,6 +39,7 @@ class FlipForm(eqx.Module):
         return -self.slope / self.coefficient
 
 
+@entry(host=True)
 def flip_form(
     rule,
     loss: LossFn,

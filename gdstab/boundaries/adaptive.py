@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int8, Int16, Int64
 
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_dtype, check_resolution
 from gdstab.basins import Picture, parse_plane
@@ -125,6 +126,7 @@ class AdaptiveHeatmap(Picture):
         )  # fmt: skip
 
 
+@entry(host=True)
 def adaptive_heatmap(
     rule: UpdateRule,
     loss: LossFn,

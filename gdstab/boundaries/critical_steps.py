@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int8, Int32
 
 from gdstab import ensembles
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
 from gdstab.basins.attractors import Attractors, Found
@@ -100,6 +101,7 @@ class CriticalSteps:
         return np.isfinite(self.high) & (self.outcome == Outcome.UNDECIDED)
 
 
+@entry(host=True)
 def critical_step(
     rule: UpdateRule,
     loss: LossFn,

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 
 from gdstab import sampling
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_dtype
 from gdstab.basins import parse_plane
@@ -82,6 +83,7 @@ class UncertaintyExponent:
         return self.interval[1] < 1
 
 
+@entry(host=True)
 def uncertainty_exponent(
     rule: UpdateRule,
     loss: LossFn,

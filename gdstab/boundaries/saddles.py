@@ -12,6 +12,7 @@ import numpy as np
 
 from gdstab import ensembles, stability, updates
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
 from gdstab.stability import CentreStable
@@ -68,6 +69,7 @@ class Neighbourhood(NamedTuple):
     leaving: Leaving
 
 
+@entry(host=True)
 def saddle_neighbourhood(
     loss: LossFn,
     saddle: Theta,

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Bool, Float, Int, Int16
 
 from gdstab import ensembles
+from gdstab._contract import entry
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.boundaries.edges import Edges, bisect_edge, check_segments
@@ -61,6 +62,7 @@ class EdgeOrbits:
         return period
 
 
+@entry(host=True)
 def track_edge(
     rule: UpdateRule,
     loss: LossFn,

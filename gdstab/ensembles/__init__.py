@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdstab._compiling import Use
+from gdstab._contract import entry
 from gdstab._identity import is_number
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
@@ -72,6 +73,7 @@ class EnsembleResult(eqx.Module):
         return xr.Dataset(data, coords, attrs)
 
 
+@entry(host=True)
 def run(
     rule: UpdateRule,
     loss: LossFn,
@@ -168,6 +170,7 @@ def run(
     )
 
 
+@entry(host=True)
 def iter_run(
     rule: UpdateRule,
     loss: LossFn,

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from gdstab._compiling import Use, kind_of
+from gdstab._contract import entry
 from gdstab._guard import all_equations, cores, runs_alone, turn
 from gdstab._identity import is_any_array
 from gdstab._validate import as_state, as_theta, check_count, check_one_dtype, shapes_of
@@ -116,6 +117,7 @@ def _take(points, rows):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], points)
 
 
+@entry(host=True)
 def map_points(fn: Callable, points, *, chunk: int | None = None, block: int | None = None):
     """Apply `fn`, written for one point, to all of `points` [points, ...], in chunks that fit into memory.
 

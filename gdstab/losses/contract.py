@@ -1,4 +1,9 @@
-"""What a loss may say beside its value. Any callable of one point is a loss; what else it says makes more possible."""
+"""What a loss may say beside its value. Any callable of one point is a loss; what else it says makes more possible.
+
+It is pure, takes one `theta` (any pytree of floating-point arrays, of one dtype), and returns a real scalar of that
+dtype. It may close over arrays and be called by many threads. `gdstab.testing.check_loss(loss, theta)` tries all of
+this, and what the members of `Informed` promise.
+"""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int32
 from gdstab import stability
 from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_step_sizes
 from gdstab.orbits._ends import distance, run_on, why_not
@@ -88,6 +89,7 @@ def fold(rule: UpdateRule, period: int | Int32[Array, ""]) -> UpdateRule:
     return UpdateRule(rule.init, Rounds(rule, period), rule.theta, rule.autonomous)
 
 
+@entry
 def newton(
     rule: UpdateRule,
     loss: LossFn,
@@ -157,6 +159,7 @@ def newton(
     return Refined(eqx.combine(unravel(x), fixed), eta, jacobian, by_eta, residual, converged, scale)
 
 
+@entry
 def refine(
     rule: UpdateRule,
     loss: LossFn,
@@ -214,6 +217,7 @@ def _refine(rule, loss, state, step_size, period, rank_tol, scale):
     )  # fmt: skip
 
 
+@entry(host=True)
 def find_cycle(
     rule: UpdateRule,
     loss: LossFn,

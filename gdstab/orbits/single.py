@@ -10,6 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8, Int32
 
+from gdstab._contract import entry
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_count, check_loss, is_concrete
@@ -33,6 +34,7 @@ def rollout(rule: UpdateRule, loss: int, /, *, observe: Callable | None = None) 
 def rollout(
     rule: UpdateRule, loss: LossFn, theta: Theta, step_size, num_steps: int, *, observe: Callable | None = None
 ) -> Theta: ...
+@entry
 def rollout(rule, loss, theta=None, step_size=None, num_steps=None, *, observe=None):
     r"""One orbit, from its start on: $\theta_0, \dots, \theta_T$, along a leading axis of length `num_steps + 1`.
 
@@ -105,6 +107,7 @@ class Settled(eqx.Module):
     state: State
 
 
+@entry
 def settle(
     rule: UpdateRule, loss: LossFn, theta: Theta, step_size: Float[Array, ""] | float, stopping: StoppingRule
 ) -> Settled:
@@ -132,6 +135,7 @@ def settle(
     return settle_from(rule, loss, rule.init(theta, step_size), step_size, stopping)
 
 
+@entry
 def settle_from(
     rule: UpdateRule, loss: LossFn, state: State, step_size: Float[Array, ""] | float, stopping: StoppingRule
 ) -> Settled:
@@ -169,7 +173,8 @@ def settle_from(
     period = jnp.where(seen == Outcome.NONFINITE, 0, period)  # a cycle on which the loss is no number
     outcome = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), seen)
     value = loss(theta)
-    if stopping.loss_tol is not None and is_concrete(outcome) and int(outcome) == Outcome.CONVERGED:
+    known = is_concrete(outcome) and is_concrete(value)
+    if stopping.loss_tol is not None and known and int(outcome) == Outcome.CONVERGED:
         excess = float(value) - float(getattr(loss, "loss_floor", 0.0))
         check_floor(loss, excess, stopping.loss_tol, value.dtype, lambda: typical_size(loss, [theta]))
     return Settled(theta, outcome, steps, period, value, state)

@@ -9,6 +9,7 @@ $DG = I - \eta \nabla^2 L$.
 from gdstab.stability.centre_stable import CentreStable, OnGraph, centre_stable
 from gdstab.stability.fixed_points import FixedPoint, extend, fixed_point
 from gdstab.stability.growth import TransientGrowth, kreiss_bound, numerical_radius, numerical_range, transient_growth
+from gdstab.stability.implicit import critical_point
 from gdstab.stability.kinds import Classification, Kind, Stability, center_stable_dimension, classify, lyapunov_stable
 from gdstab.stability.maps import Splitting, jacobian, multipliers, spectral_radius, splitting
 from gdstab.stability.singular import Determinant, NonSingularity, jacobian_determinant, non_singularity, singular_set
@@ -29,6 +30,7 @@ __all__ = [
     "center_stable_dimension",
     "centre_stable",
     "classify",
+    "critical_point",
     "extend",
     "fixed_point",
     "jacobian",

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int
 from gdstab import _arguments as arguments
 from gdstab._clocks import whole
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_positive
@@ -191,6 +192,7 @@ def cut_off(x: Float[Array, " n"], radius: Scalar | float) -> Float[Array, " n"]
     return x * jnp.where(between, jax.nn.sigmoid(3 / (safe - 1) - 3 / (4 - safe)), jnp.where(z <= 1, 1, 0))
 
 
+@entry(host=True)
 @arguments.closed_form(loss=arguments.function)
 def centre_stable(
     rule,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from gdstab import _arguments as arguments
 from gdstab._clocks import clock_of, whole
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import check_autonomous, check_loss, check_positive
 from gdstab.stability.maps import ROUGH, SINGULAR, coarseness, is_rough, jacobian
@@ -27,6 +28,7 @@ class FixedPoint(NamedTuple):
     residual: float  # length of what one update still moves
 
 
+@entry(host=True)
 @arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
 def extend(rule, loss: LossFn, theta: Theta, step_size: float, *, tol: float | None = None) -> State:
     r"""The fixed point of the whole map above the critical point `theta`: momentum at rest, counters at their limit.
@@ -82,6 +84,7 @@ def check_rests(rule, loss: LossFn, state: State, step_size, *, tol: float | Non
     return state
 
 
+@entry(host=True)
 @arguments.closed_form(loss=arguments.function, guess=arguments.finite_parameters)
 def fixed_point(rule, loss: LossFn, guess: Theta, step_size: float, *, tol: float | None = None) -> FixedPoint:
     r"""The fixed point of the whole map near `guess`, parameters and momentum together; runs on the host.

@@ -16,12 +16,14 @@ from jaxtyping import Array, Bool, Complex, Float
 from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._clocks import whole
+from gdstab._contract import entry
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State
 from gdstab._validate import as_state, check_autonomous, check_positive
 from gdstab.stability.units import part_units
 
 
+@entry
 @arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def jacobian(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
@@ -120,6 +122,7 @@ SINGULAR = (
 )
 
 
+@entry
 @arguments.closed_form(loss=arguments.function, step_size=arguments.positive, dense_limit=arguments.count)
 def multipliers(
     rule, loss: LossFn, state: State, step_size: Scalar | float, *, dense_limit: int = curvature.DENSE_LIMIT
@@ -151,6 +154,7 @@ def multipliers(
     return staged(_sorted_eigenvalues, matrix)
 
 
+@entry
 @arguments.closed_form(loss=arguments.function, step_size=arguments.positive)
 def spectral_radius(rule, loss: LossFn, state: State, step_size: Scalar | float) -> Scalar:
     """The largest modulus of the `multipliers`; in an isolated fixed point, the rate at which nearby orbits converge.

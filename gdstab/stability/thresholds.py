@@ -14,6 +14,7 @@ from gdstab import _arguments as arguments
 from gdstab import curvature
 from gdstab._clocks import whole
 from gdstab._compiling import jit
+from gdstab._contract import entry
 from gdstab._numerics import rank_tolerance
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, as_theta, check_positive
@@ -80,6 +81,7 @@ class Crossing(NamedTuple):
         return self.bracket
 
 
+@entry(host=True)
 @arguments.closed_form(loss=arguments.function, theta=arguments.finite_parameters)
 def threshold_of(
     rule,

@@ -1,4 +1,10 @@
-"""How one step is taken: gradient descent, and any deterministic optax optimiser, as discrete dynamical systems."""
+r"""How one step is taken: gradient descent, and any deterministic optax optimiser, as discrete dynamical systems.
+
+`gradient_descent()` is the map $\theta \mapsto \theta - \eta \nabla L(\theta)$; `from_optax(optax.adam)` wraps the
+function that builds an optimiser, which is given the step size in every step; `named("heavy-ball", beta=0.9)` is for
+those who choose by name. A rule of one's own is an `UpdateRule` of three functions: its docstring is the contract, and
+`gdstab.testing.check_rule(rule, loss, theta)` tries it.
+"""
 
 from gdstab.updates.catalogue import NAMES, named, named_family
 from gdstab.updates.optimisers import from_optax

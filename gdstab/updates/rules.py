@@ -12,16 +12,56 @@ from gdstab._types import LossFn, State, Theta
 
 
 class UpdateRule(NamedTuple):
-    """A discrete dynamical system: how a state begins, how it moves, and where its parameters stand.
+    r"""A discrete dynamical system $s \mapsto G_\eta(s)$: how a state begins, moves, and where its parameters stand.
 
-    Momentum, counters and second moments are part of the state, so every tool works on every rule. Two rules made by
-    the same call are equal and hash alike, so that a compiled function is found again.
+    Momentum, counters and second moments are part of the state, so every tool works on every rule. All three functions
+    are pure, for one orbit, written in `jax.numpy`; `gdstab.testing.check_rule` tries whether they keep this contract.
+
+    Parameters
+    ----------
+    init
+        `init(theta, step_size) -> state`, with `theta(init(theta, step_size))` equal to `theta`.
+    step
+        `step(loss, state, step_size) -> state`: structure, shapes and dtypes are kept. `loss` is a function of one
+        `theta`; `step_size` is traced and of the dtype of the parameters, so bring numbers of your own to
+        `leaf.dtype`, and do not branch on it.
+    theta
+        `theta(state) -> parameters`: what verdicts look at and results hold.
+    autonomous
+        False where the map changes with the number of steps taken for good, as under a schedule: then there are
+        orbits, basins and verdicts, and no fixed points, multipliers, cycles or exponents; those tools refuse it.
+
+    Notes
+    -----
+    A state is any pytree of arrays. Its floating-point leaves are what moves: tangent vectors, Jacobians and distances
+    are those of all of them. Its integers are a clock. One whose influence fades, such as the step count of Adam's bias
+    correction, is held where it has faded; one that comes round, such as that of accumulated gradients, makes the map
+    that of a whole round; what neither fades nor comes round is refused unless `autonomous` is False. Where the
+    parameters of a state are not what it computes with (averages, slow weights), `theta` decides which are looked at.
+
+    Two rules made of the same three functions are equal and hash alike, so that a compiled function is found again:
+    define them once, at the top of a module, and not in a loop.
+
+    Examples
+    --------
+    Gradient descent that averages what it visits, and is judged by the average:
+
+    >>> import jax, jax.numpy as jnp
+    >>> def begin(theta, step_size):
+    ...     return theta, theta
+    >>> def step(loss, state, step_size):
+    ...     theta, mean = state
+    ...     theta = theta - step_size * jax.grad(loss)(theta)
+    ...     return theta, 0.9 * mean + 0.1 * theta
+    >>> averaged = UpdateRule(begin, step, lambda state: state[1])
+    >>> averaged.theta(averaged.step(jnp.sum, begin(jnp.ones(1), 0.5), 0.5)).tolist()
+    [0.95]
     """
 
-    init: Callable[..., State]  # (theta, step_size) -> state
-    step: Callable[..., State]  # (loss, state, step_size) -> state; structure, shapes and dtypes are kept
-    theta: Callable[..., Theta]  # state -> parameters
-    autonomous: bool = True  # False where the map changes with the number of steps taken, as under a schedule
+    init: Callable[..., State]
+    step: Callable[..., State]
+    theta: Callable[..., Theta]
+    autonomous: bool = True
 
 
 class Applied(functools.partial):
