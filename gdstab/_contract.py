@@ -3,7 +3,7 @@
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ def entry(function: Callable | None = None, *, host: bool = False) -> Callable:
             given = args[place] if place < len(args) else options.get(name)
             if given is not None and (wrong := check(given)):
                 raise ValueError(f"{_name(function)}: `{name}` must be {wrong}")
-        if host and _is_traced((args, options)):
+        if host and _is_traced([given for given in (*args, *options.values()) if not isinstance(given, Iterator)]):
             raise ValueError(
                 f"{_name(function)} runs on the host and cannot be part of jit, vmap or grad, but got a traced "
                 "argument: call it outside; it compiles by itself, and takes many points and step sizes at once"
@@ -129,7 +129,7 @@ def _wrong_start(start: Any) -> str | None:
 
 def _wrong_step_size(step_size: Any) -> str | None:
     if callable(step_size) or np.ndim(step_size) > 1:
-        return f"a step size, but got {_shown(step_size)}; the step size comes after where to start"
+        return f"one step size, but got {_shown(step_size)}; the step size comes after where to start"
     return None
 
 
@@ -139,5 +139,4 @@ _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "stopping": _wrong_stopping,
     **dict.fromkeys(("initial", "points", "starts", "theta", "state", "guess", "source"), _wrong_start),
     "step_size": _wrong_step_size,
-    "step_sizes": _wrong_step_size,
 }

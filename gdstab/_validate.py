@@ -331,6 +331,11 @@ def check_autonomous(rule: Any, what: str) -> None:
 
     >>> check_autonomous(None, "cycles")
     """
+    if getattr(rule, "numbered", False):
+        raise ValueError(
+            f"expected a rule that is one map iterated, got one that draws random numbers, which has no {what}; pass "
+            "it without its noise"
+        )
     if not getattr(rule, "autonomous", True):
         raise ValueError(
             f"expected a rule that is one map iterated, got one whose map changes from step to step (a schedule), "

@@ -16,7 +16,7 @@ import gdstab
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
     {"_types", "_validate", "_numerics", "_staging", "_identity", "_guard", "_compiling", "_reads"}
-    | {"_arguments", "_contract", "_trials", "_clocks"},
+    | {"_arguments", "_contract", "_results", "_shapes", "_trials", "_clocks"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},
@@ -202,7 +202,7 @@ def test_public_names_are_frozen():
         "Outcome", "StoppingRule", "UpdateRule", "basins", "bifurcation", "boundaries", "claims", "curvature",
         "data", "ensembles", "estimators", "figures", "flow", "from_optax", "gradient_descent", "losses", "lyapunov",
         "minima", "orbits", "outcomes", "records", "rollout", "run", "sampling", "settle", "stability", "studies",
-        "theory", "updates",
+        "testing", "theory", "updates",
     ]  # fmt: skip
     for name in gdstab.__all__:
         assert getattr(gdstab, name) is not None

@@ -67,7 +67,10 @@ boundaries/edges 1: the distance of neighbouring floats, of the norm of the poin
 boundaries/fractal 3: scales, of the largest coordinate; the least float; and one rounding, which is what is asked for
   test_boundaries_fractal::test_scales_below_single_precision_are_flagged
   test_boundaries_fractal::test_chaos_leaves_nothing_to_fit
-boundaries/saddles 1, stability/centre_stable 2: iterations, of the norms of the fixed point and of the coordinates
+boundaries/saddles 1, stability/implicit 1: eigenvalues, of the largest
+  test_transformations::test_no_end_point_of_a_manifold_has_a_derivative
+  test_transformations::test_the_derivative_of_an_end_point
+stability/centre_stable 2: iterations, of the norms of the fixed point and of the coordinates
   test_centre_stable::test_a_sheared_singular_map test_centre_stable::test_against_a_power_series
 boundaries/tracking 1: the length of a segment, of its place; double precision only
   test_boundaries_edges::test_an_orbit_on_the_ellipse_stays_there
@@ -165,6 +168,9 @@ studies/overfitting/endings 1: a product, of the largest singular value of its t
 studies/overfitting/lingering 4: no tolerance: the first time that is kept, how finely flows are solved
 studies/reproduce/a 1: rows beyond a step size, of it: they are printed, not judged
   test_reproduce::test_a_1a
+testing 5: what two ways of one number may differ by, and differences of a loss, of their size and the step
+  test_contract::test_losses_of_the_catalogue_keep_it test_contract::test_losses_that_do_not
+  test_contract::test_rules_of_the_catalogue_keep_it test_contract::test_rules_that_do_not
 theory/_clipping 1, theory/knowledge 3: no tolerance: quadratures, of their values, and where a density has ended
 theory/hessian_bounds/constructions 1: no tolerance: how finely a factor is sought, of itself
 theory/relu/neurons 1: breakpoints, of their distance from the ends, and gradients of a risk of fixed size

@@ -3,7 +3,7 @@
 from gdstab.basins.attractors import Attractors, Found
 from gdstab.basins.critical_points import CriticalKind, CriticalPoints, critical_points
 from gdstab.basins.grouping import find_attractors, match_labels
-from gdstab.basins.heatmaps import Heatmap, Kinds, Patch, heatmap, parse_plane, refine
+from gdstab.basins.heatmaps import Heatmap, Kinds, Patch, flat_plane, heatmap, parse_plane, refine
 from gdstab.basins.labels import Labels, label_ends
 from gdstab.basins.measures import SequentialMeasure, chunks, measure, measure_until
 from gdstab.basins.pictures import ORDER, Picture
@@ -34,6 +34,7 @@ __all__ = [
     "critical_points",
     "exponents",
     "find_attractors",
+    "flat_plane",
     "heatmap",
     "label_ends",
     "match_labels",

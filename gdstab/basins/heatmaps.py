@@ -12,7 +12,10 @@ from jaxtyping import Int8, Int32, Int64
 from gdstab import ensembles
 from gdstab._contract import entry
 from gdstab._numerics import independent
-from gdstab._types import LossFn
+from gdstab._results import origin as origin_of
+from gdstab._results import strings
+from gdstab._shapes import Shape
+from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
 from gdstab.basins.attractors import Attractors, Found
 from gdstab.basins.kinds import classify_ends
@@ -20,7 +23,7 @@ from gdstab.basins.labels import FEW, Labeller
 from gdstab.basins.patches import Patch, Room, patch_of
 from gdstab.basins.pictures import Picture
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.sampling import GridSource
+from gdstab.sampling import GridSource, ShapedSource, shaped
 from gdstab.updates import UpdateRule
 
 _NUMBERS = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
@@ -36,7 +39,7 @@ class Heatmap(Picture):
     """Updates until the verdict."""
     above_floor: Int64[np.ndarray, " some"]
     """Numbers of the cells that converged while the loss was not at a floor that it declares: see `refine`."""
-    source: GridSource
+    source: GridSource | ShapedSource
     """The centres by number: `source(numbers)` gives initial points, `source.cells(numbers)` places in the arrays."""
     step_size: float
     box: tuple[tuple[float, float], tuple[float, float]]
@@ -48,6 +51,8 @@ class Heatmap(Picture):
     label: Int32[np.ndarray, "n0 n1"] | None = None
     """Where the orbit of each cell ended, as `attractors` numbers it, -1 of nowhere; None if nobody asked."""
     attractors: Attractors | None = None
+    origin: dict | None = None
+    """Rule, loss, stopping rule, dtype and versions, in words: attributes of `to_xarray`."""
 
     @property
     def area_bracket(self) -> tuple[float, float]:
@@ -74,7 +79,7 @@ class Heatmap(Picture):
             return self._dataset(data, _NUMBERS)
         data["label"] = (self.axes, self.label, {"long_name": "attractor that the orbit ended on; -1 of none"})
         dataset = self._dataset(data | self.attractors.arrays(), _NUMBERS).assign_attrs(label_tol=self.attractors.tol)
-        return dataset.assign_coords(attractor=list(self.attractors.names))
+        return dataset.assign_coords(attractor=strings(self.attractors.names))
 
     @classmethod
     def from_xarray(cls, dataset, *, box, plane=None, dim: int | None = None) -> "Heatmap":
@@ -101,6 +106,7 @@ def heatmap(
     stopping: StoppingRule,
     plane=None,
     dim: int | None = None,
+    like: Theta | None = None,
     dtype=None,
     label: Callable | Found | None = None,
     block: int | None = None,
@@ -115,17 +121,20 @@ def heatmap(
     Parameters
     ----------
     rule, loss, step_size, stopping
-        As in `ensembles.run`, with a loss of one vector `[dim]` and a single step size.
+        As in `ensembles.run`, with a single step size; the loss takes one vector `[dim]`, or what `like` says.
     box, resolution
         `((low, high), (low, high))` and the number of cells along each axis.
     plane
         Two indices of parameters, the others being 0, or `(point, first, second)`: the plane through a point of
         `[dim]` along two directions, whose coefficients are the coordinates of the box. By default the first two
-        parameters.
+        parameters. Points and directions may be pytrees, and are then what the loss takes.
     dim
         Number of parameters; by default those that the plane names, and 2 at least.
+    like
+        A point of the shape that the loss takes, where that is no vector and the plane does not say it: a pytree whose
+        entries are numbered in the order of `jax.flatten_util.ravel_pytree`.
     dtype
-        Of the parameters; by default the widest that JAX has enabled.
+        Of the parameters; by default that of `like`, or the widest that JAX has enabled.
     label
         Where orbits end, beside how: `Found()`, or a function of one end point; see `measure`.
     block, tile, devices, progress
@@ -153,10 +162,12 @@ def heatmap(
     begin = time.perf_counter()
     sides = tuple(tuple(side) for side in check_box(box, 2).tolist())
     shape = check_resolution(resolution, 2)
+    plane, dim, like, dtype = flat_plane(plane, dim, like, dtype)
     dtype = check_dtype(dtype)
     step_size = _one_step_size(step_size, dtype)
     origin, directions, axes = parse_plane(plane, dim)
     source = GridSource(sides, shape, origin, directions, dtype, compact=True)
+    source = source if like is None else shaped(source, like)
     labeller = None if label is None else _labeller(rule, loss, stopping, label, source)
     room = Room(shape[0] * shape[1], finished, labelled=label is not None)
     keep = ("loss", *(() if labeller is None else labeller.keep))
@@ -167,7 +178,7 @@ def heatmap(
     )  # fmt: skip
     look = partial(patch_of, loss, stopping.loss_tol, step_size, labeller)
     compile_seconds = room.fill(parts, look, on_patch, pace)
-    labels, attractors = (None, None) if labeller is None else room.labels(labeller)
+    label, attractors = (None, None) if labeller is None else room.labels(labeller)
     return Heatmap(
         outcome=source.to_grid(room.outcome),
         steps=source.to_grid(room.steps),
@@ -179,8 +190,9 @@ def heatmap(
         lane_steps=room.lane_steps,
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - begin - compile_seconds,
-        label=None if labels is None else source.to_grid(labels),
+        label=None if label is None else source.to_grid(label),
         attractors=attractors,
+        origin=origin_of(rule, loss, stopping, dtype=dtype),
     )
 
 
@@ -227,9 +239,9 @@ def refine(
     return Kinds(counts, result.source.cells(cells), kind, inertia)
 
 
-def _labeller(rule, loss, stopping, label, source: GridSource) -> Labeller:
+def _labeller(rule, loss, stopping, label, source) -> Labeller:
     few = source.take(np.unique(np.linspace(0, source.num_points - 1, FEW).astype(np.int64)))
-    one = jax.ShapeDtypeStruct(few.shape[1:], few.dtype)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), few)
     return Labeller(rule, loss, stopping, label, one, lambda: few)
 
 
@@ -240,6 +252,30 @@ def _one_step_size(step_size, dtype) -> float:
             "ensembles.run, which takes a vector of them"
         )
     return float(check_step_sizes(step_size, dtype))
+
+
+def flat_plane(plane, dim: int | None, like: Theta | None, dtype) -> tuple:
+    """Plane, number of parameters, their shape and dtype, where points of the plane are pytrees: all raveled.
+
+    >>> flat_plane(({"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}), None, None, "float32")[:2]
+    ((array([0., 1.]), array([1., 0.]), array([0., 1.])), 2)
+    """
+    parts = tuple(plane) if plane is not None and len(plane) == 3 else ()
+    if like is None and parts and jax.tree.structure(parts[0]) != jax.tree.structure(0) and not _numbers(parts[0]):
+        like = parts[0]
+    if like is None:
+        return plane, dim, None, dtype
+    shape = Shape(like)
+    parts = tuple(part if _numbers(part) else shape.join(part, "plane") for part in parts)
+    dtype = shape.dtype if dtype is None else dtype
+    return parts or plane, shape.dim, like, dtype
+
+
+def _numbers(part) -> bool:
+    """Whether it is a vector already: an array, or a list of numbers."""
+    return hasattr(part, "ndim") or (
+        isinstance(part, list | tuple) and all(np.ndim(x) == 0 and not isinstance(x, dict) for x in part)
+    )
 
 
 def parse_plane(plane, dim: int | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from gdstab import ensembles, estimators
 from gdstab._contract import entry
+from gdstab._results import origin
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.basins.attractors import Found
@@ -319,4 +320,5 @@ def _measured(counter: Counter, total: Tally, source, asked: Questions, volume, 
         run_seconds=time.perf_counter() - begin - counter.compile_seconds,
         attractors=found,
         label_of_cell=of_cell,
+        origin=origin(counter.rule, counter.loss, counter.stopping, source, counter.step_sizes.dtype),
     )

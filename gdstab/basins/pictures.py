@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int8
 
+from gdstab._results import frame
 from gdstab.outcomes import Outcome
 from gdstab.sampling import GridSource
 
@@ -17,6 +18,11 @@ class Picture:
     source: GridSource
     box: tuple[tuple[float, float], tuple[float, float]]
     axes: tuple[str, str]
+    origin: dict | None
+
+    def to_dataframe(self):
+        """One row a cell, as a `pandas.DataFrame`."""
+        return frame(self.to_xarray(), self.axes)
 
     @property
     def cells(self) -> int:
@@ -60,5 +66,5 @@ class Picture:
             "flag_meanings": " ".join(v.name.lower() for v in Outcome),
         }
         outcome = (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings})
-        attrs = {name: getattr(self, name) for name in numbers}
+        attrs = {name: getattr(self, name) for name in numbers} | (self.origin or {})
         return xr.Dataset({"outcome": outcome, **data}, dict(zip(self.axes, self.centres, strict=True)), attrs)

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gdstab import estimators
+from gdstab._results import frame, strings
 from gdstab.basins.attractors import Attractors
 from gdstab.basins.pictures import ORDER
 from gdstab.basins.tallies import Tally, last_of, quantiles
@@ -46,6 +47,8 @@ class Measure:
     """What the labels stand for; None if nobody asked."""
     label_of_cell: np.ndarray | None = None
     """The label of each cell of `tally.ends`."""
+    origin: dict | None = None
+    """Rule, loss, stopping rule, source, dtype and versions, in words: attributes of `to_xarray`."""
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -219,25 +222,31 @@ class Measure:
         }
         coords = {
             "step_size": self.step_sizes,
-            "outcome": names,
-            "pair": list(PAIRS),
+            "outcome": strings(names),
+            "pair": strings(PAIRS),
             "most_steps": ("bin", last_of(np.arange(self.tally.histogram.shape[-1]))),
         }
         if self.kinds:
             data["kinds"] = (("step_size", "kind"), self.tally.kinds)
-            coords["kind"] = list(self.kinds)
+            coords["kind"] = strings(self.kinds)
         if self.tally.counts.shape[1] > 1:
             data["counts_by_part"] = (("step_size", "part", "outcome"), self.tally.counts)
         if self.attractors is not None:
             more, names = self.attractors.arrays(), self.label_share()
             data |= {f"label_{name}": (("step_size", "attractor"), getattr(names, name)) for name in ("low", "high")}
             data |= {"label_share": (("step_size", "attractor"), names.value), **more}
-            coords["attractor"] = list(self.attractors.names)
+            coords["attractor"] = strings(self.attractors.names)
         named = "samples", "design", "confidence", "compile_seconds", "run_seconds"
         attrs = {name: getattr(self, name) for name in named}
         if self.attractors is not None:
             attrs["label_tol"] = self.attractors.tol
-        return xr.Dataset(data, coords, attrs)
+        return xr.Dataset(data, coords, attrs | (self.origin or {}))
+
+    def to_dataframe(self):
+        """One row a step size, as a `pandas.DataFrame`: counts by outcome, share and interval, shares of labels."""
+        dataset = self.to_xarray()
+        wide = [name for name in ("histogram", "paired", "counts_by_part", "label_lanes") if name in dataset]
+        return frame(dataset.drop_vars(wide), ("step_size",))
 
 
 def _codes(outcomes: tuple[str, ...]) -> list[int]:

@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 
 from gdstab._contract import entry
 from gdstab._types import LossFn
-from gdstab._validate import check_count, check_positive, check_step_sizes
+from gdstab._validate import check_count, check_positive, check_step_sizes, shapes_of
 from gdstab.basins.walks import Orbits, correlation, first_points, fit_ladder, refill, spread, walk
 from gdstab.estimators import clopper_pearson_interval
 from gdstab.outcomes import Outcome, StoppingRule
@@ -271,6 +271,11 @@ def _summary(log_ellipsoid, shares, draws, confidence):
 
 
 def _check_centre(centre):
+    if jax.tree.structure(centre) != jax.tree.structure(0) and not isinstance(centre, list | tuple):
+        raise ValueError(
+            f"expected a centre [dim] of floats, got {shapes_of(centre)}; ravel it, and take the loss as "
+            "losses.pullback.Pullback(loss, unravel)"
+        )
     centre = np.asarray(centre, None if hasattr(centre, "dtype") else jax.dtypes.canonicalize_dtype(float))
     centre = centre.astype(centre.dtype.newbyteorder("="), copy=False)
     if centre.ndim != 1 or not centre.size or not np.issubdtype(centre.dtype, np.floating):

@@ -25,7 +25,8 @@ class Bracket(NamedTuple):
 class Trial:
     """Whether some points converge, each with a step size of its own; always the same program, and it counts."""
 
-    def __init__(self, rule, loss, points, stopping, size, good, devices, progress):
+    def __init__(self, rule, loss, points, stopping, size, good, devices, progress, shape=None):
+        self.shape = shape  # of one point, where that is no vector; points are flat here
         self.rule, self.loss, self.points, self.stopping = rule, loss, points, stopping
         self.size, self.good, self.devices, self.progress = size, good, devices, progress
         self.lanes, self.lane_steps, self.compile_seconds = 0, 0, 0.0
@@ -39,7 +40,7 @@ class Trial:
         repeated = np.zeros(self.size, np.int64)  # only some lanes run; the number of points fixes the shapes
         repeated[: len(rows)] = np.arange(len(rows))
         (tile,) = ensembles.iter_run(
-            self.rule, self.loss, self.points[rows][repeated], step_sizes[repeated], stopping,
+            self.rule, self.loss, self.starts(rows[repeated]), step_sizes[repeated], stopping,
             product=False, keep=keep, tile=self.size, devices=self.devices, spans=[(0, len(rows))],
         )  # fmt: skip
         self.lanes += len(rows)
@@ -48,6 +49,10 @@ class Trial:
         if self.progress is not None:
             self.progress(len(rows), tile.lane_steps)
         return tile
+
+    def starts(self, rows: np.ndarray):
+        """Some of the points, as the loss takes them."""
+        return self.points[rows] if self.shape is None else self.shape.split(self.points[rows])
 
     def converges(self, outcome):
         """Whether outcomes are among those asked for."""

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import Int8, Int16, Int64
 
 from gdstab._contract import entry
-from gdstab._types import LossFn
+from gdstab._results import origin as origin_of
+from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_count, check_dtype, check_resolution
-from gdstab.basins import Picture, parse_plane
+from gdstab.basins import Picture, flat_plane, parse_plane
 from gdstab.boundaries._quadtree import Quadtree, edge_cells, paint
 from gdstab.boundaries.verdicts import BATCH, LABEL_STEP, Classifier, label_of, outcome_of
 from gdstab.outcomes import Outcome, StoppingRule
@@ -55,6 +56,8 @@ class AdaptiveHeatmap(Picture):
     lane_steps: int
     compile_seconds: float
     run_seconds: float
+    origin: dict | None = None
+    """Rule, loss, stopping rule, dtype and versions, in words: attributes of `to_xarray`."""
 
     @property
     def share_computed(self) -> float:
@@ -143,6 +146,7 @@ def adaptive_heatmap(
     label: Callable | None = None,
     plane=None,
     dim: int | None = None,
+    like: Theta | None = None,
     dtype=None,
     batch: int = BATCH,
     devices=None,
@@ -164,7 +168,7 @@ def adaptive_heatmap(
 
     Parameters
     ----------
-    rule, loss, step_size, stopping, box, resolution, plane, dim, dtype
+    rule, loss, step_size, stopping, box, resolution, plane, dim, like, dtype
         As in `basins.heatmap`.
     coarse
         Coarse squares per axis (one number, or two): the resolution over a power of two, the same for both axes. By
@@ -208,10 +212,13 @@ def adaptive_heatmap(
     reach = check_count(reach, "reach")
     contrast = contrast if contrast is None else check_count(contrast, "contrast")
     tree = Quadtree(shape, check_coarse(shape, coarse), reach, contrast, np.int8 if label is None else np.int16)
+    plane, dim, like, dtype = flat_plane(plane, dim, like, dtype)
     origin, directions, axes = parse_plane(plane, dim)
     source = GridSource(sides, shape, origin, directions, check_dtype(dtype))
     probe = check_count(probe, "probe", least=0)
-    classify = Classifier(rule, loss, step_size, stopping, label=label, batch=batch, devices=devices, progress=progress)
+    classify = Classifier(
+        rule, loss, step_size, stopping, label=label, like=like, batch=batch, devices=devices, progress=progress
+    )
     rounds = _close(tree, source, classify)
     probes = Probes(0, 0)
     if probe and tree.levels:
@@ -223,6 +230,7 @@ def adaptive_heatmap(
         lanes=classify.lanes, probes=probes, rounds=rounds, tree=tree, source=source, step_size=float(step_size),
         box=sides, axes=axes, lane_steps=classify.lane_steps, compile_seconds=classify.compile_seconds,
         run_seconds=time.perf_counter() - begin - classify.compile_seconds,
+        origin=origin_of(rule, loss, stopping, dtype=check_dtype(dtype)),
     )  # fmt: skip
 
 

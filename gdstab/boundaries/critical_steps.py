@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int8, Int32
 from gdstab import ensembles
 from gdstab._compiling import jit
 from gdstab._contract import entry
+from gdstab._shapes import Shape, shape_of
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
 from gdstab.basins.attractors import Attractors, Found
@@ -26,7 +27,7 @@ from gdstab.basins.kinds import classify_ends
 from gdstab.basins.labels import FEW, Labeller
 from gdstab.boundaries._search import Trial, bisect, nudge_critical, scan_ladder
 from gdstab.outcomes import Outcome, StoppingRule
-from gdstab.sampling import GROUP
+from gdstab.sampling import GROUP, ShapedSource
 from gdstab.updates import UpdateRule
 
 _FIRST = 1024  # points of the first part; fewer take as long, since the search asks for many ensembles in turn
@@ -143,7 +144,8 @@ def critical_step(
         As in `ensembles.run`. Prefer a `grad_tol` to a `loss_tol`: a chaotic orbit that does not converge visits a
         wide neighbourhood of the minima by chance, and a narrow one does not.
     points
-        Initial points `[points, dim]`, or a source such as `sampling.GridSource`; their dtype is that of the run.
+        Initial points `[points, dim]`, a pytree of arrays `[points, ...]`, or a source such as `sampling.GridSource`;
+        their dtype is that of the run.
     low, high
         The range of step sizes.
     scan
@@ -187,17 +189,17 @@ def critical_step(
     ([1.0, 1.0], [True, True])
     """
     begin = time.perf_counter()
-    num_points, dtype, draw = _points(points, check_count(chunk, "chunk"))
+    num_points, dtype, draw, shape = _points(points, check_count(chunk, "chunk"))
     ladder = check_search(dtype, low, high, scan, rtol, undecided_rtol, nudge)
     good = _check_outcomes(outcomes)
     parts, size = [], min(chunk, num_points)
-    labeller = None if label is None else _labeller(rule, loss, stopping, label, draw, num_points)
+    labeller = None if label is None else _labeller(rule, loss, stopping, label, draw, num_points, shape)
     for part in finished:
         _check_part(part, parts[-1].stop if parts else 0, num_points, labelled=label is not None)
         parts.append(part)
     seconds, pace = 0.0, ensembles.Pace(size, first=size if on_part is None else _FIRST)
     for start, stop in pace.spans(parts[-1].stop if parts else 0, num_points):
-        trial = Trial(rule, loss, draw(start, stop), stopping, size, good, devices, progress)
+        trial = Trial(rule, loss, draw(start, stop), stopping, size, good, devices, progress, shape)
         moved = nudge_critical(trial, ladder[0], nudge)
         bracket = scan_ladder(trial, ladder)
         bisect(trial, bracket, rtol, undecided_rtol)
@@ -225,17 +227,18 @@ def _kinds(trial: Trial, step_sizes: np.ndarray, classify: Callable | None) -> n
     kind = np.full(len(step_sizes), -1, np.int8)
     rows = np.flatnonzero(step_sizes > 0)
     if classify is not None and rows.size:
-        points = trial.points[rows]
         kind[rows], _ = classify_ends(
-            trial.rule, trial.loss, lambda some: points[some], step_sizes[rows], stopping=trial.stopping,
+            trial.rule, trial.loss, lambda some: trial.starts(rows[some]), step_sizes[rows], stopping=trial.stopping,
             classify=classify,
         )  # fmt: skip
     return kind
 
 
-def _labeller(rule, loss, stopping, label, draw: Callable, num_points: int) -> Labeller:
+def _labeller(rule, loss, stopping, label, draw: Callable, num_points: int, shape: Shape | None) -> Labeller:
     few = draw(0, min(num_points, FEW))
-    return Labeller(rule, loss, stopping, label, jax.ShapeDtypeStruct(few.shape[1:], few.dtype), lambda: few)
+    few = few if shape is None else shape.split(few)
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), few)
+    return Labeller(rule, loss, stopping, label, one, lambda: few)
 
 
 def _ends(trial: Trial, step_sizes: np.ndarray, labeller: Labeller) -> tuple[np.ndarray, Ends]:
@@ -248,8 +251,16 @@ def _ends(trial: Trial, step_sizes: np.ndarray, labeller: Labeller) -> tuple[np.
     return place, ends
 
 
-def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
-    """How many points there are, their dtype, and `(start, stop) -> points` on the host."""
+def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable, Shape | None]:
+    """How many points there are, their dtype, `(start, stop) -> flat points` on the host, and their shape if any."""
+    if isinstance(points, ShapedSource):
+        return *_points(points.source, chunk)[:3], points.shape
+    if not hasattr(points, "num_points") and not hasattr(points, "ndim"):
+        shape = shape_of(jax.tree.map(np.asarray, points))
+        return *_points(shape.join(points, "points"), chunk)[:3], shape
+    if hasattr(points, "ndim") and points.ndim != 2 and points.ndim:
+        shape = shape_of(points)
+        return *_points(shape.join(points, "points"), chunk)[:3], shape
     if not (hasattr(points, "num_points") and callable(points)):
         array = np.asarray(points)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -260,7 +271,7 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
             )
         if not np.isfinite(array).all():
             raise ValueError("expected finite initial points, got some that are not; remove them")
-        return len(array), check_dtype(array.dtype), lambda start, stop: array[start:stop]
+        return len(array), check_dtype(array.dtype), lambda start, stop: array[start:stop], None
     if chunk % GROUP and chunk < points.num_points:
         raise ValueError(f"chunk: expected a multiple of {GROUP} for the points of a source, got {chunk}; round it up")
     size = min(chunk, points.num_points)
@@ -271,7 +282,7 @@ def _points(points: Any, chunk: int) -> tuple[int, np.dtype, Callable]:
         numbers = (np.asarray(number, kind) for number in (first, first + stop - start - 1, group))
         return np.asarray(_make(points, size, *numbers))[: stop - start]
 
-    return points.num_points, jax.eval_shape(functools.partial(points), jnp.arange(1)).dtype, draw
+    return points.num_points, jax.eval_shape(functools.partial(points), jnp.arange(1)).dtype, draw, None
 
 
 @jit

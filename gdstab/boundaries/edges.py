@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int16
 
-from gdstab._validate import check_count, check_dtype
+from gdstab._validate import check_count, check_dtype, shapes_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +106,11 @@ def check_segments(a, b) -> tuple[np.ndarray, np.ndarray]:
     """Ends of segments as copies, float arrays `[segments, dim]` of one shape and dtype."""
     ends = []
     for name, given in (("a", a), ("b", b)):
+        if jax.tree.structure(given) != jax.tree.structure(0) and not isinstance(given, list | tuple):
+            raise ValueError(
+                f"{name}: expected ends [segments, dim], got {shapes_of(given)}; ravel them, and take the loss as "
+                "losses.pullback.Pullback(loss, unravel)"
+            )
         end = np.array(given)
         end = end.astype(end.dtype.newbyteorder("="), copy=False)
         end = end if end.dtype.kind == "f" else end.astype(check_dtype())

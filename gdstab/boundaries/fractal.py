@@ -17,9 +17,9 @@ from scipy import stats
 
 from gdstab import sampling
 from gdstab._contract import entry
-from gdstab._types import LossFn
+from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_count, check_dtype
-from gdstab.basins import parse_plane
+from gdstab.basins import flat_plane, parse_plane
 from gdstab.boundaries.verdicts import Classifier, outcome_of
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
@@ -97,6 +97,7 @@ def uncertainty_exponent(
     label: Callable | None = None,
     plane=None,
     dim: int | None = None,
+    like: Theta | None = None,
     dtype=None,
     wiggle: float = 0.02,
     significance: float = 0.05,
@@ -125,7 +126,7 @@ def uncertainty_exponent(
         As in `ensembles.run`, with a single step size. Tolerances must be so tight that an orbit which only passes by
         a minimum does not stop there (that makes false basins, of the tolerance's width), and so loose that roundings
         do not keep orbits from meeting them: see that `undecided` is far below `share`.
-    box, plane, dim, dtype
+    box, plane, dim, like, dtype
         One (low, high) per parameter; with a plane, or a larger `dim`, two as in `basins.heatmap`.
     key
         For points, directions and bootstrap.
@@ -163,9 +164,17 @@ def uncertainty_exponent(
             f"{confidence}, {significance}, {wiggle}; 0.95, 0.05 and 0.02 are usual"
         )
     key_points, key_directions, key_bootstrap = jax.random.split(key, 3)
+    plane, dim, like, _ = flat_plane(plane, dim, like, dtype)
     points, directions = _pairs(key_points, key_directions, samples, sides, plane, dim, dtype)
     build = functools.partial(
-        Classifier, loss=loss, step_size=step_size, stopping=stopping, label=label, devices=devices, progress=progress
+        Classifier,
+        loss=loss,
+        step_size=step_size,
+        stopping=stopping,
+        label=label,
+        like=like,
+        devices=devices,
+        progress=progress,
     )
     plain, dithered = build(rule), build(rule._replace(step=functools.partial(_step_dithered, rule)))
     base = plain(points)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int16, Int32
 
 from gdstab import ensembles
-from gdstab._types import LossFn
-from gdstab._validate import check_count, check_step_sizes
+from gdstab._shapes import Shape
+from gdstab._types import LossFn, Theta
+from gdstab._validate import check_count, check_step_sizes, shapes_of
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
@@ -23,7 +25,9 @@ LARGEST_LABEL = 6000
 
 
 class Classifier:
-    r"""Points `[n, dim]` to classes `[n]`, 16-bit integers: outcome + 5 label, the label being 0 without `label`.
+    r"""Points to classes `[n]`, 16-bit integers: outcome + 5 label, the label being 0 without `label`.
+
+    Points are an array `[n, dim]`, or what `like` says.
 
     Algorithms that ask for a few more points again and again would compile anew for each number of them. This one
     keeps the shapes fixed, and counts what it has run.
@@ -35,6 +39,8 @@ class Classifier:
     label
         Where a converged orbit ended, as an integer from 0 on: a JAX function of one point, such as
         `lambda theta: (theta[0] > 0).astype(int)`. It is asked of converged orbits only; all others have label 0.
+    like
+        A point of the shape that the loss takes, where that is no vector: points may then be given flat or as pytrees.
     batch
         Points of one call; it changes the speed, never a class.
     devices, progress
@@ -60,6 +66,7 @@ class Classifier:
         stopping: StoppingRule,
         *,
         label: Callable | None = None,
+        like: Theta | None = None,
         batch: int = BATCH,
         devices=None,
         progress: Callable[[int, int], None] | None = None,
@@ -69,6 +76,7 @@ class Classifier:
         check_step_sizes(step_size)
         self.rule, self.loss, self.step_size, self.stopping = rule, loss, step_size, stopping
         self.label, self.batch = label, check_count(batch, "batch")
+        self.shape = None if like is None else Shape(like)
         self.devices, self.progress = devices, progress
         self.lanes = 0  # orbits run so far
         self.lane_steps = 0
@@ -80,14 +88,18 @@ class Classifier:
 
     def with_steps(self, points: Any) -> tuple[Int16[np.ndarray, " points"], Int32[np.ndarray, " points"]]:
         """As a call, and the numbers of updates until the verdicts."""
+        if self.shape is not None and getattr(points, "ndim", 0) != 2:
+            points = self.shape.join(points, "points")
+        if len(jax.tree.leaves(points)) != 1 or np.ndim(points) != 2:
+            raise ValueError(
+                f"expected points [n, dim], got {shapes_of(points)}; add or ravel axes, or pass `like`, one point"
+            )
         points = np.asarray(points)
-        if points.ndim != 2:
-            raise ValueError(f"expected points [n, dim], got shape {points.shape}; add or ravel axes")
         num = len(points)
         if num == 0:
             return np.zeros(0, np.int16), np.zeros(0, np.int32)
         parts = ensembles.iter_run(
-            self.rule, self.loss, _at_least(points, self.batch), self.step_size, self.stopping,
+            self.rule, self.loss, self._split(_at_least(points, self.batch)), self.step_size, self.stopping,
             keep=() if self.label is None else ("theta",), tile=self.batch, devices=self.devices,
             progress=self.progress,
             spans=[(start, min(start + self.batch, num)) for start in range(0, num, self.batch)],
@@ -101,13 +113,17 @@ class Classifier:
         self.lanes += num
         return np.concatenate(classes), np.concatenate(steps)
 
+    def _split(self, points: np.ndarray):
+        return points if self.shape is None else self.shape.split(points)
+
     def _labels(self, part: ensembles.Tile) -> Int16[np.ndarray, " points"]:
         """5 label of the lanes that converged, 0 of the others."""
         labels = np.zeros(len(part.outcome), np.int16)
         converged = part.outcome == Outcome.CONVERGED
         if self.label is None or not converged.any():
             return labels
-        given = ensembles.map_points(self.label, _at_least(part.theta[converged], self.batch))
+        ends = jax.tree.map(lambda leaf: _at_least(leaf[converged], self.batch), part.theta)
+        given = ensembles.map_points(self.label, ends)
         given = np.asarray(given)[: int(converged.sum())]
         wrong = ~((given >= 0) & (given <= LARGEST_LABEL))
         if given.ndim != 1 or given.dtype.kind not in "biu" or wrong.any():

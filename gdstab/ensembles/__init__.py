@@ -23,6 +23,7 @@ import numpy as np
 from gdstab._compiling import Use
 from gdstab._contract import entry
 from gdstab._identity import is_number
+from gdstab._results import frame, origin
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.ensembles._examining import bytes_of_an_update, check_system, one_point, runs_by_itself
@@ -52,6 +53,11 @@ class EnsembleResult(eqx.Module):
     lane_steps: int  # updates applied, all lanes together
     compile_seconds: float
     run_seconds: float
+    origin: dict = eqx.field(static=True, default_factory=dict)  # rule, loss, stopping rule, dtype, versions, in words
+
+    def to_dataframe(self):
+        """One row a lane, as a `pandas.DataFrame`; entries of theta are columns."""
+        return frame(self.to_xarray(), ("step_size", "point")[-self.outcome.ndim :])
 
     def to_xarray(self):
         """The result as an `xarray.Dataset` with dimensions `step_size` (where there is one) and `point`.
@@ -69,7 +75,7 @@ class EnsembleResult(eqx.Module):
             data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf, {"path": path})
         coords = {"step_size": self.step_sizes} if "step_size" in dims else {}
         meaning = ", ".join(f"{verdict.value} {verdict.name.lower()}" for verdict in Outcome)
-        attrs = {"lane_steps": self.lane_steps, "outcomes": meaning}
+        attrs = {"lane_steps": self.lane_steps, "outcomes": meaning, **self.origin}
         return xr.Dataset(data, coords, attrs)
 
 
@@ -143,7 +149,7 @@ def run(
     ['CONVERGED', 'DIVERGED']
     """
     begin = time.perf_counter()
-    _, shape, _ = _layout(initial, step_sizes, product)
+    _, shape, points = _layout(initial, step_sizes, product)
     whole = int(np.prod(shape, dtype=np.int64))
     parts = iter_run(
         rule, loss, initial, step_sizes, stopping,
@@ -167,6 +173,7 @@ def run(
         lane_steps=sum(t.lane_steps for t in tiles),
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - begin - compile_seconds,
+        origin=origin(rule, loss, stopping, points if is_source(points) else None, _dtype(points)),
     )
 
 
@@ -274,7 +281,8 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
     together = getattr(loss, "lanes_together", None)
     working = bytes_of_an_update(use, one, state, dtype)
     tuning = choose(devices[0].platform, min(total, tile), bytes_of(state), len(devices), block, together, working)
-    feed = Feed(points, num_points, step_sizes, paired=not product and len(step_sizes) > 1)
+    numbered = getattr(rule, "numbered", False)
+    feed = Feed(points, num_points, step_sizes, not product and len(step_sizes) > 1, numbered)
     want_state = bool(keep & {"theta", "state"}) or not feed.can_take
     static = Static(tuning.chunk, tuning.block, tuning.updates_per_test, "loss" in keep, want_state)
     numbers = jax.device_put(use.numbers, devices[0] if len(devices) == 1 else None)
@@ -300,6 +308,11 @@ def _job(rule, loss, initial, step_sizes, stopping, product, keep, block, tile, 
         alone=alone,
     )
     return job, total
+
+
+def _dtype(points) -> np.dtype:
+    made = eqx.filter_eval_shape(points, jnp.zeros(1, jnp.int32)) if is_source(points) else points
+    return jax.tree.leaves(made)[0].dtype
 
 
 def _size(loss: LossFn, points) -> float:

@@ -58,7 +58,8 @@ def runs_by_itself(use: Use, numbers, static: Static, feed: Feed, one, platform:
     """
 
     def look():
-        points = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((static.chunk, *leaf.shape), leaf.dtype), one)
+        shapes = (one, jax.ShapeDtypeStruct((), np.uint32)) if feed.numbered else one
+        points = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((static.chunk, *leaf.shape), leaf.dtype), shapes)
         number = jax.ShapeDtypeStruct((), np.int32)
         window = (number, number) if is_source(feed.initial) else None
         step_size = jax.ShapeDtypeStruct(() if feed.by_rows else (static.chunk,), feed.step_sizes.dtype)

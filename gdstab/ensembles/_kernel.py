@@ -26,6 +26,7 @@ from gdstab.outcomes import (
     update_cycle_test,
     verdict,
 )
+from gdstab.sampling import GROUP
 from gdstab.updates import UpdateRule
 
 
@@ -74,6 +75,12 @@ class LaneLoss(eqx.Module):
 
     loss: LossFn
     loss_floor: Any
+
+    def __getattr__(self, name):
+        """What a rule may ask of a loss beside its value."""
+        if name in {"num_samples", "on_samples", "residual"}:
+            return getattr(self.loss, name)
+        raise AttributeError(name)
 
     def __call__(self, theta):
         """The loss at one point."""
@@ -249,9 +256,15 @@ def begin(static: Static, system: System, points, window, step_size, num_lanes, 
         position = number * static.block + lax.iota(jnp.int32, static.block)
         if window is not None:
             group, offset = window
-            points = source(offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0)), group)
+            index = offset + jnp.minimum(position, jnp.maximum(num_lanes - 1, 0))
+            points, numbers = source(index, group), group.astype(jnp.uint32) * GROUP + index.astype(jnp.uint32)
+        elif rule.numbered:
+            points, numbers = points
         theta = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), points)
-        state = over_lanes(rule.init, shared=1)(theta, step_size)
+        if rule.numbered:
+            state = over_lanes(partial(_init_numbered, rule), shared=1)(numbers, theta, step_size)
+        else:
+            state = over_lanes(rule.init, shared=1)(theta, step_size)
         real = position < num_lanes
         alive = over_lanes(lambda state: moving(loss, rule.theta(state), stopping))(state) & real
         zeros = jnp.zeros(static.block, jnp.int32)
@@ -261,6 +274,10 @@ def begin(static: Static, system: System, points, window, step_size, num_lanes, 
     points = jax.tree.map(lambda leaf: leaf.reshape(num_blocks, static.block, *leaf.shape[1:]), points)
     step_size = step_size.reshape(num_blocks, -1) if step_size.ndim else jnp.broadcast_to(step_size, num_blocks)
     return lax.map(lambda each: block(*each), (lax.iota(jnp.int32, num_blocks), points, step_size))
+
+
+def _init_numbered(rule, number, theta, step_size):
+    return rule.init(theta, step_size, number)
 
 
 def resume(static: Static, system: System, lanes: Lanes, start, stop) -> Swept:

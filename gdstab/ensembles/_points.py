@@ -55,6 +55,7 @@ class Feed(NamedTuple):
     num_points: int
     step_sizes: np.ndarray  # [steps]
     paired: bool
+    numbered: bool = False  # whether points come with their numbers
 
     @property
     def by_rows(self) -> bool:
@@ -79,8 +80,12 @@ class Feed(NamedTuple):
             return None, (np.int32(group), np.int32(offset)), step_size
         if self.by_rows:
             points = _take(self.initial, slice(first, first + len(lane)))
-            return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, step_size
-        return _take(self.initial, lane % self.num_points), None, step_size
+            points = jax.tree.map(lambda leaf: _pad(leaf, chunk), points)
+            return self._with_numbers(points, first + np.arange(chunk)), None, step_size
+        return self._with_numbers(_take(self.initial, lane % self.num_points), lane % self.num_points), None, step_size
+
+    def _with_numbers(self, points, numbers: np.ndarray):
+        return (points, numbers.astype(np.uint32)) if self.numbered else points
 
     @property
     def can_take(self) -> bool:
@@ -92,7 +97,8 @@ class Feed(NamedTuple):
         numbers = lanes % self.num_points
         points = self.initial.take(numbers) if is_source(self.initial) else _take(self.initial, numbers)
         row = int(lanes[0]) // self.num_points if len(lanes) else 0
-        return jax.tree.map(lambda leaf: _pad(leaf, chunk), points), None, self.step_sizes[row % len(self.step_sizes)]
+        points = jax.tree.map(lambda leaf: _pad(leaf, chunk), self._with_numbers(points, numbers))
+        return points, None, self.step_sizes[row % len(self.step_sizes)]
 
     def spans(self, total: int, tile: int) -> list[tuple[int, int]]:
         """Tiles of lanes; by rows, each row is cut anew, and none crosses from one step size to the next."""

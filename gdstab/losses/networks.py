@@ -136,6 +136,19 @@ class NetworkRisk(eqx.Module):
         _check_labels(wanted, outputs.shape[1:])
         return jnp.mean((jnp.argmax(outputs, axis=-1) == wanted.astype(int)).astype(outputs.dtype))
 
+    @property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return len(self.inputs)
+
+    def on_samples(self, indices: Int[Array, " batch"]):
+        """The loss on some of the samples; of a sum, times how many there are over how many these are."""
+        part = eqx.tree_at(
+            lambda risk: (risk.inputs, risk.targets), self, (self.inputs[indices], self.targets[indices])
+        )
+        weight = 1.0 if self.reduction == "mean" else self.num_samples / len(indices)
+        return part if weight == 1.0 else lambda theta: jnp.asarray(weight, _dtype(theta)) * part(theta)
+
     def output_gradients(self, theta: Theta) -> Float[Array, "..."]:
         r"""$\nabla \ell_i$, the gradient of every sample's loss in its outputs, [samples, *outputs] (paper D, Lemma 9).
 

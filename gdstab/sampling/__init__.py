@@ -8,10 +8,22 @@ whatever the number of points, the block, the device or the process that asks fo
 from gdstab.sampling.grids import GridSource, grid
 from gdstab.sampling.quasi import SobolSource, sobol
 from gdstab.sampling.randoms import RandomSource, ball, box, gaussian
+from gdstab.sampling.shaped import ShapedSource, shaped
 from gdstab.sampling.sources import GROUP, PointSource
 from gdstab.sampling.strata import StratifiedSource
 
 __all__ = [
-    "GROUP", "GridSource", "PointSource", "RandomSource", "SobolSource", "StratifiedSource", "ball", "box", "gaussian",
-    "grid", "sobol",
-]  # fmt: skip
+    "GROUP",
+    "GridSource",
+    "PointSource",
+    "RandomSource",
+    "ShapedSource",
+    "SobolSource",
+    "StratifiedSource",
+    "ball",
+    "box",
+    "gaussian",
+    "grid",
+    "shaped",
+    "sobol",
+]

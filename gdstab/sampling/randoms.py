@@ -10,8 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gdstab._compiling import jit
+from gdstab._shapes import Shape
+from gdstab._types import Theta
 from gdstab._validate import check_box, check_count, check_dtype, check_positive, whole
 from gdstab.sampling import draws, networks
+from gdstab.sampling.shaped import shaped
 from gdstab.sampling.sources import Points
 
 VECTOR = 16
@@ -85,20 +88,28 @@ class RandomSource(eqx.Module):
             raise ValueError(f"expected at most 2^20 random numbers per point, got {entries}; lower the dimension")
 
     @classmethod
-    def box(cls, key: Array, num: int, box: Any, *, dtype: Any = None) -> "RandomSource":
-        """Uniform in a box ((low, high), ...)."""
+    def box(cls, key: Array, num: int, box: Any, *, dtype: Any = None, like: Theta | None = None):
+        """Uniform in a box ((low, high), ...); of pytrees `like` the one given, for which one pair stands for all."""
+        if like is not None:
+            dtype, dim = dtype or Shape(like).dtype, Shape(like).dim
+            box = np.tile(np.asarray(box, float), (dim, 1)) if np.shape(box) == (2,) else box
+            return shaped(cls.box(key, num, box, dtype=dtype), like)
         sides, dtype = check_box(box), check_dtype(dtype)
         low, size = sides[:, 0].astype(dtype), (sides[:, 1] - sides[:, 0]).astype(dtype)
         return cls(key, jnp.asarray(low), jnp.asarray(size), "box", num)
 
     @classmethod
-    def gaussian(cls, key: Array, num: int, dim: int, scale: float = 1.0, *, dtype: Any = None) -> "RandomSource":
-        """Normal, independent entries of standard deviation `scale`."""
+    def gaussian(cls, key: Array, num: int, dim=None, scale=1.0, *, dtype: Any = None, like: Theta | None = None):
+        """Normal, independent entries of standard deviation `scale`, `[dim]` or `like` a pytree."""
+        if like is not None:
+            return shaped(cls.gaussian(key, num, Shape(like).dim, scale, dtype=dtype or Shape(like).dtype), like)
         return cls(key, *_isotropic(dim, check_positive(scale, "scale") * math.sqrt(2), dtype), "gaussian", num)
 
     @classmethod
-    def ball(cls, key: Array, num: int, dim: int, radius: float = 1.0, *, dtype: Any = None) -> "RandomSource":
-        """Uniform in the ball of a radius around the origin."""
+    def ball(cls, key: Array, num: int, dim=None, radius=1.0, *, dtype: Any = None, like: Theta | None = None):
+        """Uniform in the ball of a radius around the origin, of `[dim]` or of pytrees `like` the one given."""
+        if like is not None:
+            return shaped(cls.ball(key, num, Shape(like).dim, radius, dtype=dtype or Shape(like).dtype), like)
         return cls(key, *_isotropic(dim, check_positive(radius, "radius"), dtype), "ball", num)
 
     @classmethod

@@ -125,7 +125,7 @@ def _refuse_random(memory):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or (raw_key and "key" in name):
             raise ValueError(
                 f"expected a deterministic optimiser, got one that draws random numbers (key at {name} of its state); "
-                "remove the noise: a stochastic rule is no dynamical system on its state"
+                "take the rule without it, and add noise by updates.with_noise, which gives every lane a key of its own"
             )
 
 

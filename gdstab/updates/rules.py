@@ -30,6 +30,9 @@ class UpdateRule(NamedTuple):
     autonomous
         False where the map changes with the number of steps taken for good, as under a schedule: then there are
         orbits, basins and verdicts, and no fixed points, multipliers, cycles or exponents; those tools refuse it.
+    numbered
+        True of a rule that draws random numbers: `init(theta, step_size, number=0)` then takes the number of the
+        starting point, from which every lane makes a key of its own. See `updates.stochastic`.
 
     Notes
     -----
@@ -62,6 +65,7 @@ class UpdateRule(NamedTuple):
     step: Callable[..., State]
     theta: Callable[..., Theta]
     autonomous: bool = True
+    numbered: bool = False
 
 
 class Applied(functools.partial):

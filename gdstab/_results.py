@@ -1,0 +1,118 @@
+"""What every result says of where it comes from, and its frame: one row a lane, a cell, or a step size."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import itertools
+import types
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+_PACKAGES = ("jax", "jaxlib", "optax", "equinox", "diffrax", "numpy")
+_LONGEST = 400
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of gdstab and of what it computes with, as attributes of a result.
+
+    >>> sorted(versions())[:3]
+    ['diffrax_version', 'equinox_version', 'gdstab_version']
+    """
+    import gdstab  # noqa: PLC0415 (it is only then complete)
+
+    found = {"gdstab_version": gdstab.__version__}
+    for name in _PACKAGES:
+        try:
+            found[f"{name}_version"] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[f"{name}_version"] = "not installed"
+    return found
+
+
+def origin(rule: Any = None, loss: Any = None, stopping: Any = None, source: Any = None, dtype: Any = None) -> dict:
+    """Attributes of a result, words and numbers only: rule, loss, stopping rule, source, dtype, and versions.
+
+    >>> origin(loss=abs, dtype="float32")["loss"]
+    'abs'
+    """
+    given = {"rule": rule, "loss": loss, "stopping": stopping, "source": source}
+    told = {name: words(value) for name, value in given.items() if value is not None}
+    return told | ({} if dtype is None else {"dtype": str(np.dtype(dtype))}) | versions()
+
+
+def words(value: Any) -> str:
+    """A rule, a loss or any other object in one line: names and numbers, of arrays their shapes.
+
+    >>> words(functools.partial(pow, exp=2))
+    'pow(exp=2)'
+    """
+    text = _words(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple) and callable(getattr(value, "step", None)):  # an update rule, by what it does
+        name = _words(value.step)
+        return {"_descend": "gradient_descent()"}.get(name, name.removeprefix("_"))
+    if isinstance(value, functools.partial):
+        given = [_words(arg) for arg in value.args]
+        given += [f"{name}={_words(arg)}" for name, arg in value.keywords.items()]
+        name = _words(value.func).removeprefix("step_optax")
+        return f"{name or 'from_optax'}({', '.join(given)})"
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        cells = (
+            zip(value.__code__.co_freevars, value.__closure__ or (), strict=False) if hasattr(value, "__code__") else ()
+        )
+        held = [f"{name}={_words(cell.cell_contents)}" for name, cell in cells if _is_plain(cell)]
+        name = getattr(value, "__qualname__", repr(value)).replace("<locals>.", "").replace("<lambda>", "lambda")
+        return f"{name}({', '.join(held)})" if held else name
+    if isinstance(value, np.ndarray | jax.Array):
+        number = value.ndim == 0 and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+        return repr(value.item()) if number else f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, eqx.Module):
+        fields = [f"{field.name}={_words(getattr(value, field.name))}" for field in dataclasses.fields(value)]
+        return f"{type(value).__name__}({', '.join(fields)})"
+    return " ".join(repr(value).split())
+
+
+def _is_plain(cell) -> bool:
+    return isinstance(cell.cell_contents, str | int | float | tuple) if cell != types.CellType() else False
+
+
+def strings(names) -> np.ndarray:
+    """Names as a coordinate that every store takes without a warning: strings of any length."""
+    return np.array(list(names), dtype=object)
+
+
+def frame(dataset, dims: tuple[str, ...]):
+    """A `pandas.DataFrame` with one row for each place along `dims`.
+
+    Variables that have none of these dimensions are left out; those with more become several columns, `theta[0]`,
+    `theta[1]`, and so on.
+    """
+    import pandas as pd  # noqa: PLC0415 (only needed here)
+
+    shape = tuple(dataset.sizes[name] for name in dims)
+    columns = {}
+    for name in dims:
+        values = dataset[name].values if name in dataset.coords else np.arange(dataset.sizes[name])
+        axis = [-1 if one == name else 1 for one in dims]
+        columns[name] = np.broadcast_to(values.reshape(axis), shape).ravel()
+    for name, variable in dataset.data_vars.items():
+        if not set(variable.dims) & set(dims):
+            continue
+        more = [one for one in variable.dims if one not in dims]
+        lacking = [one for one in dims if one not in variable.dims]
+        whole = variable.expand_dims({one: dataset.sizes[one] for one in lacking}).transpose(*dims, *more)
+        values = whole.values.reshape(int(np.prod(shape)), -1)
+        if not more:
+            columns[name] = values[:, 0]
+            continue
+        places = [dataset[one].values if one in dataset.coords else range(dataset.sizes[one]) for one in more]
+        for number, place in enumerate(itertools.product(*places)):
+            columns[f"{name}[{','.join(map(str, place))}]"] = values[:, number]
+    return pd.DataFrame(columns)
