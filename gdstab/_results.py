@@ -94,7 +94,7 @@ def frame(dataset, dims: tuple[str, ...]):
     Variables that have none of these dimensions are left out; those with more become several columns, `theta[0]`,
     `theta[1]`, and so on.
     """
-    import pandas as pd  # noqa: PLC0415 (only needed here)
+    import xarray as xr  # noqa: PLC0415 (only needed here)
 
     shape = tuple(dataset.sizes[name] for name in dims)
     columns = {}
@@ -115,4 +115,4 @@ def frame(dataset, dims: tuple[str, ...]):
         places = [dataset[one].values if one in dataset.coords else range(dataset.sizes[one]) for one in more]
         for number, place in enumerate(itertools.product(*places)):
             columns[f"{name}[{','.join(map(str, place))}]"] = values[:, number]
-    return pd.DataFrame(columns)
+    return xr.Dataset({name: ("row", values) for name, values in columns.items()}).to_dataframe().reset_index(drop=True)
