@@ -1,4 +1,6 @@
-"""Figures of results: the only importers of matplotlib. Each function returns a `matplotlib.figure.Figure`.
+"""Figures of results: the only importers of matplotlib. Each function returns a matplotlib `Figure`.
+
+Figures compose: every `draw_*` takes `figure=`, a matplotlib `Figure` or `SubFigure`, draws on it and returns it.
 
 No global state: figures are made with the object interface and know nothing of pyplot.
 """
@@ -18,6 +20,7 @@ from gdstab.figures.labels import LabelShares, draw_label_shares
 from gdstab.figures.lyapunov import Exponents, draw_lyapunov
 from gdstab.figures.multipliers import MultiplierMap, StabilityEdge, StabilityPlane, draw_edge, draw_multipliers
 from gdstab.figures.overfitting import Staircase, draw_overfitting
+from gdstab.figures.phase_portrait import draw_phase_portrait
 from gdstab.figures.relu import Realisation, Training, draw_networks, draw_training
 from gdstab.figures.spectrum import Spectra, draw_spectrum
 from gdstab.figures.style import save
@@ -74,6 +77,7 @@ __all__ = [
     "draw_multipliers",
     "draw_networks",
     "draw_overfitting",
+    "draw_phase_portrait",
     "draw_separation",
     "draw_spectrum",
     "draw_training",

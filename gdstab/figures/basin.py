@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import PercentFormatter
 
 from gdstab.figures import style
@@ -27,11 +27,11 @@ class Shares(NamedTuple):
     left: np.ndarray | None = None  # share that diverged or was not finite
 
 
-def draw_basin(shares: Shares) -> Figure:
+def draw_basin(shares: Shares, *, figure: FigureBase | None = None) -> FigureBase:
     """The shares above; below, where something is exact, how far the measured ones are from it."""
     known = np.isfinite(shares.exact)
     with style.style():
-        figure = style.new_figure(5.0, 4.9 if known.any() else 3.7)
+        figure = style.new_figure(5.0, 4.9 if known.any() else 3.7, figure)
         if known.any():
             top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.25))
             _draw_errors(bottom, shares, known)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -84,8 +84,13 @@ def closed_forms(step_sizes: Sequence[float], per_step: float, unit: float = 1.0
 
 
 def draw_bifurcation(
-    diagram: OrbitDiagram, marks: Marks, zoom: Density | None = None, hysteresis: Hysteresis | None = None
-) -> Figure:
+    diagram: OrbitDiagram,
+    marks: Marks,
+    zoom: Density | None = None,
+    hysteresis: Hysteresis | None = None,
+    *,
+    figure: FigureBase | None = None,
+) -> FigureBase:
     """The density of the orbits on a logarithmic scale, with a strip of their periods; both ways of a sweep below.
 
     `zoom` is a part of the same diagram, drawn into the space below its window.
@@ -99,7 +104,7 @@ def draw_bifurcation(
         if some is not None and not _can_be_drawn(some):
             raise ValueError("expected a diagram with bins, over two increasing step sizes or more: pass `bins`, sort")
     with style.style():
-        figure = style.new_figure(7.2, 4.9 if hysteresis is None else 6.4)
+        figure = style.new_figure(7.2, 4.9 if hysteresis is None else 6.4, figure)
         heights = [1.0, 0.05] if hysteresis is None else [1.0, 0.05, 0.4]
         axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         bar = _draw_density(axes[0], diagram)

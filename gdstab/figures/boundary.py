@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.patches import Patch, Rectangle
 
 from gdstab.boundaries import AdaptiveHeatmap, UncertaintyExponent
@@ -21,14 +21,18 @@ _FIT = "#d55e00"
 
 
 def draw_boundary(
-    picture: AdaptiveHeatmap, exponent: UncertaintyExponent, names: Mapping[int, str] | None = None
-) -> Figure:
+    picture: AdaptiveHeatmap,
+    exponent: UncertaintyExponent,
+    names: Mapping[int, str] | None = None,
+    *,
+    figure: FigureBase | None = None,
+) -> FigureBase:
     """The basins, the mesh in a window at an edge, and the fit of the uncertainty exponent with the range used.
 
     `names` says what the labels of the picture mean.
     """
     with style.style():
-        figure = style.new_figure(8.0, 3.15)
+        figure = style.new_figure(8.0, 3.15, figure)
         figure.set_layout_engine("constrained", wspace=0.04)  # compressed, squares rise into the note above them
         whole, window, fit = figure.subplots(1, 3)
         _draw_basins(whole, picture)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
@@ -43,11 +43,11 @@ class CentreStablePicture(NamedTuple):
         )  # fmt: skip
 
 
-def draw_centre_stable(found: CentreStablePicture | Neighbourhood) -> Figure:
+def draw_centre_stable(found: CentreStablePicture | Neighbourhood, *, figure: FigureBase | None = None) -> FigureBase:
     """The graph with orbits on the left, escape times against the distance from the graph on the right."""
     found = CentreStablePicture.of(found) if isinstance(found, Neighbourhood) else found
     with style.style():
-        figure = style.new_figure(7.4, 3.7)
+        figure = style.new_figure(7.4, 3.7, figure)
         grid = figure.add_gridspec(1, 2, width_ratios=(1.15, 1))
         if found.graph.shape[-1] == 2:
             left = figure.add_subplot(grid[0])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import PercentFormatter
 
 from gdstab.figures import style
@@ -12,10 +12,10 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", 
 _SHARES = {"converged": (BLUE, "o"), "bounded, not converged": (GREEN, "s"), "diverged": (ORANGE, "^")}
 
 
-def draw_vanishing_path(path: np.ndarray) -> Figure:
+def draw_vanishing_path(path: np.ndarray, *, figure: FigureBase | None = None) -> FigureBase:
     """Least and largest positive Hessian eigenvalue against the norm of minima; `path` [points, 3] as in the claim."""
     with style.style():
-        figure = style.new_figure(4.6, 3.4)
+        figure = style.new_figure(4.6, 3.4, figure)
         axes = figure.add_subplot()
         axes.loglog(path[:, 0], path[:, 2], "s-", color=ORANGE, markersize=3.5, label=r"largest, $\lambda_{\max}$")
         axes.loglog(path[:, 0], path[:, 1], "o-", color=BLUE, markersize=3.5, label="least positive")
@@ -27,10 +27,10 @@ def draw_vanishing_path(path: np.ndarray) -> Figure:
     return figure
 
 
-def draw_invisible_line(distances: np.ndarray, line: np.ndarray) -> Figure:
+def draw_invisible_line(distances: np.ndarray, line: np.ndarray, *, figure: FigureBase | None = None) -> FigureBase:
     """Sharpness and norm along a line of minima; `line` [points, 3] as in the claim."""
     with style.style():
-        figure = style.new_figure(4.6, 3.2)
+        figure = style.new_figure(4.6, 3.2, figure)
         axes = figure.add_subplot()
         axes.plot(distances, line[:, 2], "s-", color=ORANGE, markersize=3.5, label=r"$\lambda_{\max}$")
         axes.plot(distances, line[:, 1], "o-", color=BLUE, markersize=3.5, label="least positive eigenvalue")
@@ -41,10 +41,12 @@ def draw_invisible_line(distances: np.ndarray, line: np.ndarray) -> Figure:
     return figure
 
 
-def draw_transition(ratios: np.ndarray, shares: Mapping[str, np.ndarray], weak: np.ndarray) -> Figure:
+def draw_transition(
+    ratios: np.ndarray, shares: Mapping[str, np.ndarray], weak: np.ndarray, *, figure: FigureBase | None = None
+) -> FigureBase:
     """Shares `[sizes, 3]` (share, low, high) of each fate against eta / eta_C; below, eta lambda_min on M."""
     with style.style():
-        figure = style.new_figure(5.2, 4.6)
+        figure = style.new_figure(5.2, 4.6, figure)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for name, values in shares.items():
             colour, marker = _SHARES[name]
@@ -68,10 +70,17 @@ def draw_transition(ratios: np.ndarray, shares: Mapping[str, np.ndarray], weak: 
     return figure
 
 
-def draw_ratios(step_sizes: np.ndarray, exact: np.ndarray, measured_at: np.ndarray, measured: np.ndarray) -> Figure:
+def draw_ratios(
+    step_sizes: np.ndarray,
+    exact: np.ndarray,
+    measured_at: np.ndarray,
+    measured: np.ndarray,
+    *,
+    figure: FigureBase | None = None,
+) -> FigureBase:
     """Figure 1(b) of paper A: `exact` [sizes, 2], `measured` [some, 2], area and length ratios in the rectangle."""
     with style.style():
-        figure = style.new_figure(4.8, 3.4)
+        figure = style.new_figure(4.8, 3.4, figure)
         axes = figure.add_subplot()
         names = ("area of the trapping region", "length of the stable minima")
         for column, (name, colour, marker) in enumerate(zip(names, (BLUE, ORANGE), "os", strict=True)):
@@ -88,10 +97,12 @@ def draw_ratios(step_sizes: np.ndarray, exact: np.ndarray, measured_at: np.ndarr
     return figure
 
 
-def draw_drift(step_sizes: np.ndarray, drift: np.ndarray, slope: float) -> Figure:
+def draw_drift(
+    step_sizes: np.ndarray, drift: np.ndarray, slope: float, *, figure: FigureBase | None = None
+) -> FigureBase:
     """Drift of balancedness over a fixed time against the step size of descent."""
     with style.style():
-        figure = style.new_figure(4.2, 3.2)
+        figure = style.new_figure(4.2, 3.2, figure)
         axes = figure.add_subplot()
         axes.loglog(step_sizes, drift, "o", color=BLUE, markersize=4, label=f"measured, slope {slope:.3f}")
         axes.loglog(step_sizes, drift[-1] * step_sizes / step_sizes[-1], color=GREY, linewidth=0.9, label="slope 1")

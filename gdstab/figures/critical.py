@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 
 from gdstab.figures import style
 
@@ -24,11 +24,13 @@ class Stable(NamedTuple):
     exact: dict[str, np.ndarray] | None  # the same from closed forms, at step sizes of their own
 
 
-def draw_critical(stable: Stable) -> Figure:
+def draw_critical(stable: Stable, *, figure: FigureBase | None = None) -> FigureBase:
     """Shares against the step size on the left, the law of the thresholds on the right."""
     with style.style():
-        figure = style.new_figure(7.2, 3.1)
-        figure.get_layout_engine().set(wspace=0.05)
+        alone = figure is None
+        figure = style.new_figure(7.2, 3.1, figure)
+        if alone:
+            figure.get_layout_engine().set(wspace=0.05)
         left, right = figure.subplots(1, 2)
         if stable.measured is None:
             _draw_share(left, stable)

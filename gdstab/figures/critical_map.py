@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -30,10 +30,10 @@ class CriticalMap(NamedTuple):
     level_line: Callable[[float], np.ndarray] | None = None  # the exact line of cells with this critical step
 
 
-def draw_critical_map(found: CriticalMap) -> Figure:
+def draw_critical_map(found: CriticalMap, *, figure: FigureBase | None = None) -> FigureBase:
     """Critical steps in colour, exact level lines over them; flagged cells, and those off the range, stand out."""
     with style.style():
-        figure = style.new_figure(5.6, 4.9)
+        figure = style.new_figure(5.6, 4.9, figure)
         axes = figure.add_subplot()
         norm = _norm(found)
         style.draw_image(axes, _colours(found, norm), found.box, found.axes)
@@ -97,7 +97,7 @@ def _draw_lines(axes: Axes, found: CriticalMap, levels: np.ndarray) -> list:
     return entries
 
 
-def _draw_bar(figure: Figure, axes: Axes, found: CriticalMap, norm: LogNorm, levels: np.ndarray) -> None:
+def _draw_bar(figure: FigureBase, axes: Axes, found: CriticalMap, norm: LogNorm, levels: np.ndarray) -> None:
     """The colour bar, with the critical step of the minima on it."""
     known = found.eta[np.isfinite(found.eta)]
     extend = style.extend(known.min() < norm.vmin, known.max() > norm.vmax)

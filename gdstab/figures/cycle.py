@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 
 from gdstab.figures import style
@@ -50,10 +50,10 @@ class Branches(NamedTuple):
     limits: tuple[float, float]  # of the step size
 
 
-def draw_cycle(found: Branches) -> Figure:
+def draw_cycle(found: Branches, *, figure: FigureBase | None = None) -> FigureBase:
     """The parameter along the cycles on the left, the largest multiplier on the right."""
     with style.style():
-        figure = style.new_figure(7.2, 3.7)
+        figure = style.new_figure(7.2, 3.7, figure)
         left, right = figure.subplots(1, 2)
         colours = _colours(found.tracks)
         for track in found.tracks:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import LogLocator
 
 from gdstab.figures import style
@@ -58,14 +58,13 @@ class Plateaus(NamedTuple):
 
 def draw_escape(
     ladder: Sequence[LadderShares], levels: Mapping[str, float], plane: SaddlePlane, times: EscapeTimes,
-    plateaus: Plateaus,
-) -> Figure:  # fmt: skip
+    plateaus: Plateaus, *, figure: FigureBase | None = None) -> FigureBase:  # fmt: skip
     """Shares on every rung; a square through a saddle; how long orbits stay near it; their loss with its plateau.
 
     `levels` has the losses of the rungs by name, the highest first.
     """
     with style.style():
-        figure = style.new_figure(7.4, 6.4)
+        figure = style.new_figure(7.4, 6.4, figure)
         (shares, square), (curves, waits) = figure.subplots(2, 2)
         _draw_ladder(shares, ladder, levels)
         _draw_square(figure, square, plane, levels)
@@ -112,7 +111,7 @@ def _draw_ladder(axes: Axes, ladder: Sequence[LadderShares], levels: Mapping[str
     axes.legend(**_BELOW, ncols=min(len(ladder), 3), handletextpad=0.1, columnspacing=1.0)
 
 
-def _draw_square(figure: Figure, axes: Axes, plane: SaddlePlane, levels: Mapping[str, float]) -> None:
+def _draw_square(figure: FigureBase, axes: Axes, plane: SaddlePlane, levels: Mapping[str, float]) -> None:
     """Cells that come to zero by the time that they stay near the saddle, all others by where they end."""
     palette = {**dict(zip(levels, RUNGS * len(levels), strict=False)), **OTHERS}
     arrived = plane.level == "zero"

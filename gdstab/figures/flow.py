@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -41,10 +41,10 @@ class FlowPicture(NamedTuple):
     growth: np.ndarray  # [grid], m: the largest of minus the least eigenvalue around the flow
 
 
-def draw_flow(picture: FlowPicture) -> Figure:
+def draw_flow(picture: FlowPicture, *, figure: FigureBase | None = None) -> FigureBase:
     """Four panels: distances and bounds, least eigenvalue, largest one against 2 / eta, loss."""
     with style.style():
-        figure = style.new_figure(7.4, 5.8)
+        figure = style.new_figure(7.4, 5.8, figure)
         (apart, loss), (low, high) = figure.subplots(2, 2)
         _draw_distance(apart, picture)
         _draw_loss(loss, picture)
@@ -161,10 +161,10 @@ class Closeness(NamedTuple):
     flow_error: np.ndarray  # [times]
 
 
-def draw_closeness(networks: Sequence[Closeness]) -> Figure:
+def draw_closeness(networks: Sequence[Closeness], *, figure: FigureBase | None = None) -> FigureBase:
     """For each network a row: losses, distances as the paper draws them, and the same on a logarithmic axis."""
     with style.style():
-        figure = style.new_figure(7.4, 0.5 + 2.45 * len(networks))
+        figure = style.new_figure(7.4, 0.5 + 2.45 * len(networks), figure)
         rows = figure.subplots(len(networks), 3, squeeze=False)
         for (loss, apart, fine), network in zip(rows, networks, strict=True):
             _draw_training(loss, network)

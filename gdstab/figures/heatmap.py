@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 
 from gdstab.basins import Heatmap
@@ -32,13 +32,19 @@ class Overlay(NamedTuple):
     stable_spots: np.ndarray = np.zeros((0, 2))
 
 
-def draw_heatmap(result: Heatmap, overlay: Overlay = Overlay(), *, title: str | None = None) -> Figure:  # noqa: B008
+def draw_heatmap(
+    result: Heatmap,
+    overlay: Overlay = Overlay(),  # noqa: B008
+    *,
+    title: str | None = None,
+    figure: FigureBase | None = None,
+) -> FigureBase:
     """Updates until convergence on a logarithmic scale; every other verdict in a colour of its own.
 
     With labels the colour is that of the attractor, and darker where it takes more updates to come there.
     """
     with style.style():
-        figure = style.new_figure(5.6, 5.0)
+        figure = style.new_figure(5.6, 5.0, figure)
         axes = figure.add_subplot()
         norm = _norm(result)
         # As an image of colours, so that cells are averaged as they are seen where a pixel holds several.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
@@ -79,10 +79,10 @@ def named(sizes: np.ndarray) -> list[int]:
     return sorted(int(number) for number in order if sizes[number] > 0)
 
 
-def draw_label_shares(shares: LabelShares) -> Figure:
+def draw_label_shares(shares: LabelShares, *, figure: FigureBase | None = None) -> FigureBase:
     """Bands that add up to all initial points above; below, the share of each label with its interval."""
     with style.style():
-        figure = style.new_figure(5.4, 5.4)
+        figure = style.new_figure(5.4, 5.4, figure)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.25, 1))
         entries = _draw_bands(top, shares)
         _draw_intervals(bottom, shares)

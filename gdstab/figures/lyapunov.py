@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import PercentFormatter
 
 from gdstab.figures import style
@@ -40,10 +40,10 @@ class Exponents(NamedTuple):
     confidence: float
 
 
-def draw_lyapunov(found: Exponents) -> Figure:
+def draw_lyapunov(found: Exponents, *, figure: FigureBase | None = None) -> FigureBase:
     """Exponents and regimes against the step size on the left, the heatmap on the right."""
     with style.style():
-        figure = style.new_figure(9.6, 4.0)
+        figure = style.new_figure(9.6, 4.0, figure)
         panels = figure.subplot_mosaic([["a", "c"], ["b", "c"]], width_ratios=(1.2, 1), height_ratios=(1.75, 1))
         panels["a"].sharex(panels["b"])
         panels["a"].tick_params(labelbottom=False)
@@ -117,7 +117,7 @@ def _mark_critical(axes: Axes, found: Exponents, *, label: bool = False) -> None
         axes.axvline(step, color=_GREY, linewidth=1.0, linestyle="--", label=name, zorder=0)
 
 
-def _draw_field(figure: Figure, axes: Axes, found: Exponents) -> None:
+def _draw_field(figure: FigureBase, axes: Axes, found: Exponents) -> None:
     """Blue shrinks, red grows, white is neither; the ground shows where orbits leave."""
     known = found.field[np.isfinite(found.field)]
     reach = float(np.quantile(np.abs(known), 0.99)) if known.size else 1.0

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
@@ -55,10 +55,10 @@ class StabilityEdge(NamedTuple):
     limit: float  # above it a minimum is unstable
 
 
-def draw_multipliers(plane: StabilityPlane, found: MultiplierMap) -> Figure:
+def draw_multipliers(plane: StabilityPlane, found: MultiplierMap, *, figure: FigureBase | None = None) -> FigureBase:
     """Which orbits return to the minimum, with the threshold over it; and the multipliers of one of the maps."""
     with style.style():
-        figure = style.new_figure(8.4, 4.0)
+        figure = style.new_figure(8.4, 4.0, figure)
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         handles = _draw_plane(figure, left, plane, found)
         handles += _draw_circle(right, found)
@@ -67,7 +67,7 @@ def draw_multipliers(plane: StabilityPlane, found: MultiplierMap) -> Figure:
     return figure
 
 
-def _draw_plane(figure: Figure, axes: Axes, plane: StabilityPlane, found: MultiplierMap) -> list:
+def _draw_plane(figure: FigureBase, axes: Axes, plane: StabilityPlane, found: MultiplierMap) -> list:
     returns = plane.verdict == 0
     updates = np.maximum(plane.updates[returns], 1) if returns.any() else np.array([1, 10])
     norm = LogNorm(updates.min(), max(updates.max(), 2 * updates.min()))
@@ -138,10 +138,10 @@ def _draw_circle(axes: Axes, found: MultiplierMap) -> list:
     return handles
 
 
-def draw_edge(found: StabilityEdge) -> Figure:
+def draw_edge(found: StabilityEdge, *, figure: FigureBase | None = None) -> FigureBase:
     """Loss along one orbit, and below it the curvature that the rule sees against the limit of stability."""
     with style.style():
-        figure = style.new_figure(5.6, 4.4)
+        figure = style.new_figure(5.6, 4.4, figure)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.3))
         loss = np.where(np.isfinite(found.loss) & (found.loss > 0), found.loss, np.nan)
         top.plot(found.steps, loss, color="black", linewidth=0.9)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -25,10 +25,12 @@ class Staircase(NamedTuple):
     levels: dict[str, float]  # critical values by the set of singular triplets that is fitted
 
 
-def draw_overfitting(staircases: Sequence[Staircase], lingering: Sequence[dict]) -> Figure:
+def draw_overfitting(
+    staircases: Sequence[Staircase], lingering: Sequence[dict], *, figure: FigureBase | None = None
+) -> FigureBase:
     """A panel per network, loss against time; and the time near each saddle against the size of the start."""
     with style.style():
-        figure = style.new_figure(3.1 * (len(staircases) + 1), 3.0)
+        figure = style.new_figure(3.1 * (len(staircases) + 1), 3.0, figure)
         *panels, last = figure.subplots(1, len(staircases) + 1)
         for number, (axes, stairs) in enumerate(zip(panels, staircases, strict=True)):
             _draw_staircase(axes, stairs)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
 from gdstab.figures import style
@@ -42,20 +42,20 @@ class Training(NamedTuple):
     step_size: float
 
 
-def draw_networks(realisations: Sequence[Realisation]) -> Figure:
+def draw_networks(realisations: Sequence[Realisation], *, figure: FigureBase | None = None) -> FigureBase:
     """A panel per network: its realisation, the target, a tick at every breakpoint."""
     with style.style():
-        figure = style.new_figure(1.9 * len(realisations) + 0.5, 2.2)
+        figure = style.new_figure(1.9 * len(realisations) + 0.5, 2.2, figure)
         row = np.atleast_1d(figure.subplots(1, len(realisations), sharey=True))
         _draw_row(row, realisations)
     return figure
 
 
-def draw_training(training: Training) -> Figure:
+def draw_training(training: Training, *, figure: FigureBase | None = None) -> FigureBase:
     """Realisations at some updates, the loss with its levels, and a strip with the type of every neuron."""
     with style.style():
         neurons, shots = training.types.shape[1], len(training.snapshots)
-        figure = style.new_figure(7.0, 4.6 + 0.15 * neurons)
+        figure = style.new_figure(7.0, 4.6 + 0.15 * neurons, figure)
         grid = figure.add_gridspec(3, shots, height_ratios=(1.9, 1.9, 0.25 * neurons))
         row = [figure.add_subplot(grid[0, 0])]
         row += [figure.add_subplot(grid[0, column], sharey=row[0]) for column in range(1, shots)]

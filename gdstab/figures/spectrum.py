@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from gdstab.figures import style
@@ -22,14 +22,14 @@ class Spectra(NamedTuple):
     density: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # grid, density, standard error; last point
 
 
-def draw_spectrum(spectra: Spectra) -> Figure:
+def draw_spectrum(spectra: Spectra, *, figure: FigureBase | None = None) -> FigureBase:
     """One panel, and the density of the last point in a second where there is one."""
     draw = {"point": _draw_point, "orbit": _draw_orbit, "minima": _draw_minima}[spectra.where]
     panels = ([draw] if spectra.density is None or spectra.where != "point" else []) + (
         [] if spectra.density is None else [_draw_density]
     )
     with style.style():
-        figure = style.new_figure(3.9 * len(panels), 3.4)
+        figure = style.new_figure(3.9 * len(panels), 3.4, figure)
         row, entries = figure.subplots(1, len(panels), squeeze=False)[0], {}
         for axes, fill in zip(row, panels, strict=True):
             fill(axes, spectra)

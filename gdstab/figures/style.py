@@ -13,7 +13,7 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -58,8 +58,15 @@ def style() -> AbstractContextManager:
     return mpl.rc_context(_PARAMETERS)
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, drawn without a display."""
+def new_figure(width: float, height: float, figure=None) -> FigureBase:
+    """An empty figure of that many inches, drawn without a display; or the one given, a `SubFigure` say, as it is."""
+    if figure is not None:
+        if not isinstance(figure, FigureBase):
+            raise ValueError(
+                f"expected a matplotlib Figure or SubFigure to draw on, got {type(figure).__name__}; "
+                "make some by Figure(layout='compressed').subfigures(2, 2)"
+            )
+        return figure
     figure = Figure(figsize=(width, height), layout="compressed")
     FigureCanvasAgg(figure)
     return figure
@@ -142,7 +149,7 @@ def extend(below, above) -> str:
     return {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
 
 
-def legend_below(figure: Figure, entries: Sequence[tuple], ncols: int, **more) -> None:
+def legend_below(figure: FigureBase, entries: Sequence[tuple], ncols: int, **more) -> None:
     """A legend of (handle, label) under all panels, if there is something in it."""
     if entries:
         handles, labels = zip(*entries, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -29,10 +29,10 @@ class Panel(NamedTuple):
     names: tuple[str, str] = ("$x$", "$y$")  # of the axes
 
 
-def draw_trajectories(panels: Sequence[Panel]) -> Figure:
+def draw_trajectories(panels: Sequence[Panel], *, figure: FigureBase | None = None) -> FigureBase:
     """One panel for each step size, orbits as dots joined in the order of their updates."""
     with style.style():
-        figure = style.new_figure(0.4 + 3.6 * len(panels), 4.3)
+        figure = style.new_figure(0.4 + 3.6 * len(panels), 4.3, figure)
         entries = {}
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for number, (axes, panel) in enumerate(zip(row, panels, strict=True)):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 
 from gdstab.figures import style
@@ -52,10 +52,12 @@ class Paths(NamedTuple):
     isotropic: float  # the second coordinate from which both curvatures are -a
 
 
-def draw_worst_case(hills: Hills, paths: Paths, separation: Separation) -> Figure:
+def draw_worst_case(
+    hills: Hills, paths: Paths, separation: Separation, *, figure: FigureBase | None = None
+) -> FigureBase:
     """Four panels: both hills, the paths, the distances."""
     with style.style():
-        figure = style.new_figure(7.4, 6.2)
+        figure = style.new_figure(7.4, 6.2, figure)
         (first, second), (plane, apart) = figure.subplots(2, 2)
         _draw_first(first, hills)
         _draw_second(second, hills)
@@ -65,10 +67,10 @@ def draw_worst_case(hills: Hills, paths: Paths, separation: Separation) -> Figur
     return figure
 
 
-def draw_separation(separation: Separation) -> Figure:
+def draw_separation(separation: Separation, *, figure: FigureBase | None = None) -> FigureBase:
     """The distances alone."""
     with style.style():
-        figure = style.new_figure(4.8, 3.8)
+        figure = style.new_figure(4.8, 3.8, figure)
         _draw_separation(figure.add_subplot(), separation)
     return figure
 
