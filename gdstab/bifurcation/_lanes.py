@@ -12,7 +12,7 @@ from jax import lax
 from gdstab._clocks import clock_of, strobed
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
-from gdstab._validate import as_theta, check_loss, check_positive
+from gdstab._validate import as_theta, check_autonomous, check_loss, check_positive
 from gdstab.orbits import aside, escape_from, extent, shifted
 from gdstab.outcomes import StoppingRule, begin_cycle_test, check_range, update_cycle_test
 from gdstab.updates import UpdateRule
@@ -121,6 +121,8 @@ def check_lanes(
     rule: UpdateRule, loss: LossFn, starts: Any, escape_radius: float | None
 ) -> tuple[Theta, int, np.dtype]:
     """The starts as NumPy arrays, their number and their dtype; refuses what cannot be run."""
+    if getattr(rule, "numbered", False):
+        check_autonomous(rule, "orbit diagram")
     if not rule.autonomous:
         raise ValueError(
             "expected a rule that is one map iterated, got one with a schedule, whose orbits settle on nothing; freeze "
