@@ -1,6 +1,8 @@
 """Any deterministic optax optimiser as an update rule."""
 
 import contextlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ from gdstab._types import LossFn
 from gdstab.updates.rules import Applied, UpdateRule
 
 
-def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
+def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None = None) -> UpdateRule:
     r"""Any deterministic optax optimiser as an update rule on the state (theta, optax state).
 
     The step size is traced: the optimiser is built anew, at trace time, in every step, and never stored. Value,
@@ -30,6 +32,10 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
         Say False for schedules, where one step is not one map iterated; those of optax are recognised, and refused
         without it. The bias correction of Adam also counts its steps, but it fades, and such rules are called
         autonomous here.
+    theta
+        `theta(parameters, memory)`: which parameters verdicts look at and results hold. By default those that the
+        optimiser moves: the point where gradients are taken, of schedule-free rules too. The averages of these are
+        had by `lambda parameters, memory: optax.contrib.schedule_free_eval_params(memory, parameters)`.
 
     Returns
     -------
@@ -54,11 +60,17 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
             f"expected a function step_size -> optax.GradientTransformation, got {type(factory).__name__}; "
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
-    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), _first, autonomous)
+    read = _first if theta is None else Applied(_read, theta)
+    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), read, autonomous)
 
 
 def _first(state):
     return state[0]
+
+
+def _read(theta, state):
+    with _lenient_dtypes():
+        return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), theta(*state), state[0])
 
 
 def begin_optax(factory, autonomous: bool, theta, step_size):
@@ -84,7 +96,13 @@ def step_optax(factory, loss: LossFn, state, step_size):
     value, gradient = jax.value_and_grad(loss)(theta)
     with _lenient_dtypes():
         transform = _build(factory, step_size)
-        updates, moved = transform.update(gradient, memory, theta, value=value, grad=gradient, value_fn=loss)
+        told = {"value": value, "grad": gradient, "value_fn": loss}
+        asked = inspect.signature(transform.update).parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in asked.values()):  # some take what they name, and nothing else
+            told = {name: told[name] for name in asked if name in told}
+        if "grad_fn" in asked:
+            told["grad_fn"] = lambda moved, _: jax.grad(loss)(moved)
+        updates, moved = transform.update(gradient, memory, theta, **told)
         moved = (optax.apply_updates(theta, updates), moved)
         if jax.tree.structure(moved) != jax.tree.structure(state):
             raise ValueError(
