@@ -1,6 +1,5 @@
 """How an orbit ends: the verdicts, the rule that passes them, the test for cycles, and how two verdicts merge."""
 
-import enum
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,18 +13,15 @@ from jaxtyping import Array, Bool, Float, Int8, Int32
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, State, Theta
 from gdstab._validate import check_positive, is_concrete, real, whole
+from gdstab._verdicts import (
+    Outcome,
+    Verdict,
+    as_verdicts,
+    names,  # noqa: F401 (what codes mean belongs here)
+    own_verdict,
+)
 
 _ROUNDINGS = 256  # what rounding may leave of a loss, in units of epsilon times its size
-
-
-class Outcome(enum.IntEnum):
-    """Why an orbit stopped; the value is what the device arrays hold (int8)."""
-
-    UNDECIDED = 0  # the budget ended first: raise `max_steps` or loosen a tolerance
-    CONVERGED = 1  # the loss or the gradient met its tolerance
-    CYCLING = 2  # came back to itself after 2 .. max_period steps, twice
-    DIVERGED = 3  # left the ball of radius `escape_radius`
-    NONFINITE = 4  # overflow, or outside of the domain of the loss: inf or nan in parameters, loss or gradient
 
 
 class StoppingRule(eqx.Module):
@@ -54,11 +50,17 @@ class StoppingRule(eqx.Module):
         default the square root of the dtype's machine epsilon.
     max_steps
         Updates at the most; an orbit that is then without a verdict is `UNDECIDED`.
+    until
+        Verdicts of one's own, `{name: predicate}`: functions of `theta` that give one truth value, such as an accuracy
+        reached or a constraint left. They come before all that looks at the loss, in their order; their codes are 5, 6,
+        and so on (see `names`), and counts have their names.
 
     Examples
     --------
     >>> StoppingRule(max_steps=0).max_steps
     0
+    >>> names(StoppingRule(until={"left": lambda theta: theta[0] < 0}))[-2:]
+    ('nonfinite', 'left')
     >>> StoppingRule(max_period=1)
     Traceback (most recent call last):
     ...
@@ -71,6 +73,7 @@ class StoppingRule(eqx.Module):
     max_steps: int = eqx.field(default=10_000, converter=whole)
     max_period: int | None = eqx.field(static=True, default=None, converter=whole)
     cycle_tol: float | None = eqx.field(default=None, converter=real)
+    until: tuple[Verdict, ...] = eqx.field(default=(), converter=as_verdicts)
 
     def __check_init__(self):
         for name in ("loss_tol", "grad_tol", "cycle_tol"):
@@ -177,6 +180,8 @@ def moving(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Bool[Array, ""
     if stopping.grad_tol is not None:
         square, tol = _slope(loss, theta, stopping)
         goes_on &= square > tol
+    if stopping.until:
+        goes_on &= own_verdict(theta, stopping.until) == Outcome.UNDECIDED
     return goes_on
 
 
@@ -200,9 +205,17 @@ def verdict(loss: LossFn, theta: Theta, stopping: StoppingRule) -> Int8[Array, "
         otherwise = jnp.where(jnp.isnan(square), nonfinite, undecided)
         decided = merge_outcomes(decided, jnp.where(square <= tol, converged, otherwise))
     decided = jnp.where(jnp.isfinite(excess), decided, nonfinite)
+    if stopping.until:
+        decided = merge_outcomes(own_verdict(theta, stopping.until), decided)
     decided = jnp.where(_inside(theta, stopping), decided, diverged)
     finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(theta)]).all()
     return jnp.where(finite, decided, nonfinite)
+
+
+def lacking(stopping: StoppingRule) -> Int8[Array, ""]:
+    """The outcome of what stopped, if a second look, rounded in another way, finds no verdict: it was at an edge."""
+    tested = stopping.loss_tol is not None or stopping.grad_tol is not None or not stopping.until
+    return jnp.int8(Outcome.CONVERGED if tested else len(Outcome))
 
 
 def merge_outcomes(old: Int8[Array, "*n"], new: Int8[Array, "*n"]) -> Int8[Array, "*n"]:

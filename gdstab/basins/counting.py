@@ -162,13 +162,13 @@ class Counter:
         for row, tile in enumerate(self._run(points, stop - start, size)):
             outcome = tile.outcome
             found = count_steps(tally.histogram[row], outcome, tile.steps)
-            tally.counts[row] += found if part is None else count_by(part, parts, outcome)
+            tally.counts[row] += found if part is None else count_by(part, parts, outcome, len(found))
             tally.lane_steps[row] += tile.lane_steps
             if strata is not None:
-                tally.labels[row] += count_by(strata, self.layout.labels, outcome)
+                tally.labels[row] += count_by(strata, self.layout.labels, outcome, len(found))
             if weights is not None:
-                tally.weights[row, :, 0] += np.bincount(outcome, weights, minlength=len(Outcome))
-                tally.weights[row, :, 1] += np.bincount(outcome, weights * weights, minlength=len(Outcome))
+                tally.weights[row, :, 0] += np.bincount(outcome, weights, minlength=len(found))
+                tally.weights[row, :, 1] += np.bincount(outcome, weights * weights, minlength=len(found))
             converged = outcome == Outcome.CONVERGED
             if before is not None:
                 tally.paired[row] += _two_by_two(before, converged)

@@ -22,7 +22,7 @@ from gdstab.basins.kinds import classify_ends
 from gdstab.basins.labels import FEW, Labeller
 from gdstab.basins.patches import Patch, Room, patch_of
 from gdstab.basins.pictures import Picture
-from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.outcomes import Outcome, StoppingRule, names
 from gdstab.sampling import GridSource, ShapedSource, shaped
 from gdstab.updates import UpdateRule
 
@@ -53,6 +53,7 @@ class Heatmap(Picture):
     attractors: Attractors | None = None
     origin: dict | None = None
     """Rule, loss, stopping rule, dtype and versions, in words: attributes of `to_xarray`."""
+    outcomes: tuple[str, ...] = names()
 
     @property
     def area_bracket(self) -> tuple[float, float]:
@@ -92,6 +93,7 @@ class Heatmap(Picture):
         return cls(
             outcome, steps, above, source, box=box, axes=axes, **{name: dataset.attrs[name] for name in _NUMBERS},
             label=dataset["label"].values if "label" in dataset else None, attractors=Attractors.from_xarray(dataset),
+            outcomes=tuple(dataset["outcome"].attrs["flag_meanings"].split()),
         )  # fmt: skip
 
 
@@ -193,6 +195,7 @@ def heatmap(
         label=None if label is None else source.to_grid(label),
         attractors=attractors,
         origin=origin_of(rule, loss, stopping, dtype=dtype),
+        outcomes=names(stopping),
     )
 
 

@@ -20,7 +20,7 @@ from gdstab.basins.labels import Labeller
 from gdstab.basins.shares import Measure
 from gdstab.basins.tallies import Layout, Tally, bin_of, merge
 from gdstab.estimators.intervals import check_confidence
-from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.outcomes import Outcome, StoppingRule, names
 from gdstab.updates import UpdateRule
 
 CHUNK = 2**20
@@ -244,7 +244,8 @@ def _counter(rule, loss, step_sizes, source, stopping, asked: Questions, block, 
     step_sizes = np.atleast_1d(check_step_sizes(step_sizes, jax.tree.leaves(draw.one)[0].dtype))
     strata = 0 if asked.poststrata is None else len(asked.probabilities)
     points_per_part = source.num_points // getattr(source, "parts", 1)
-    layout = Layout(len(step_sizes), points_per_part, len(asked.names), strata, bin_of(int(stopping.max_steps)) + 1)
+    bins, outcomes = bin_of(int(stopping.max_steps)) + 1, len(names(stopping))
+    layout = Layout(len(step_sizes), points_per_part, len(asked.names), strata, bins, outcomes)
     engine = {"block": block, "devices": devices, "progress": progress}
     labeller = None if asked.label is None else Labeller(rule, loss, stopping, asked.label, draw.one, draw.few)
     return Counter(rule, loss, step_sizes, draw, stopping, layout, asked, labeller, engine)
@@ -320,5 +321,6 @@ def _measured(counter: Counter, total: Tally, source, asked: Questions, volume, 
         run_seconds=time.perf_counter() - begin - counter.compile_seconds,
         attractors=found,
         label_of_cell=of_cell,
+        outcomes=names(counter.stopping),
         origin=origin(counter.rule, counter.loss, counter.stopping, source, counter.step_sizes.dtype),
     )

@@ -4,11 +4,20 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from gdstab._results import frame
-from gdstab.outcomes import Outcome
+from gdstab.outcomes import Outcome, names
 from gdstab.sampling import GridSource
 
 ORDER = (Outcome.CONVERGED, Outcome.CYCLING, Outcome.DIVERGED, Outcome.UNDECIDED, Outcome.NONFINITE)
 """The order in which verdicts are reported."""
+
+
+def in_order(outcomes: tuple[str, ...]) -> list[int]:
+    """The codes in the order in which they are reported, verdicts of one's own last.
+
+    >>> in_order((*names(), "accurate"))
+    [1, 2, 3, 0, 4, 5]
+    """
+    return [*map(int, ORDER), *range(len(ORDER), len(outcomes))]
 
 
 class Picture:
@@ -19,6 +28,8 @@ class Picture:
     box: tuple[tuple[float, float], tuple[float, float]]
     axes: tuple[str, str]
     origin: dict | None
+    outcomes: tuple[str, ...] = names()
+    """What the codes of `outcome` mean: the five, and behind them those of `StoppingRule.until`."""
 
     def to_dataframe(self):
         """One row a cell, as a `pandas.DataFrame`."""
@@ -32,7 +43,7 @@ class Picture:
     @property
     def counts(self) -> dict[str, int]:
         """Cells per verdict."""
-        return {verdict.name.lower(): int(np.count_nonzero(self.outcome == verdict)) for verdict in ORDER}
+        return {self.outcomes[code]: int(np.count_nonzero(self.outcome == code)) for code in in_order(self.outcomes)}
 
     @property
     def fractions(self) -> dict[str, float]:
@@ -62,8 +73,8 @@ class Picture:
         import xarray as xr  # noqa: PLC0415 (only needed here)
 
         meanings = {
-            "flag_values": [int(v) for v in Outcome],
-            "flag_meanings": " ".join(v.name.lower() for v in Outcome),
+            "flag_values": list(range(len(self.outcomes))),
+            "flag_meanings": " ".join(self.outcomes),
         }
         outcome = (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings})
         attrs = {name: getattr(self, name) for name in numbers} | (self.origin or {})

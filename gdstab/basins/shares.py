@@ -8,10 +8,10 @@ import numpy as np
 from gdstab import estimators
 from gdstab._results import frame, strings
 from gdstab.basins.attractors import Attractors
-from gdstab.basins.pictures import ORDER
+from gdstab.basins.pictures import in_order
 from gdstab.basins.tallies import Tally, last_of, quantiles
 from gdstab.estimators import Estimate
-from gdstab.outcomes import Outcome
+from gdstab.outcomes import names
 
 LEVELS = 0.5, 0.9, 0.99
 """Quantiles of the number of updates that a row reports."""
@@ -49,15 +49,17 @@ class Measure:
     """The label of each cell of `tally.ends`."""
     origin: dict | None = None
     """Rule, loss, stopping rule, source, dtype and versions, in words: attributes of `to_xarray`."""
+    outcomes: tuple[str, ...] = names()
+    """What the codes mean: the five, and behind them those of `StoppingRule.until`."""
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Lanes per step size and outcome code, [steps, 5]."""
+        """Lanes per step size and outcome code, [steps, 5 + verdicts of one's own]."""
         return self.tally.counts.sum(axis=1)
 
     def count(self, *outcomes: str) -> np.ndarray:
         """Lanes that ended in one of these ways, [steps]."""
-        return self.counts[:, _codes(outcomes)].sum(axis=1)
+        return self.counts[:, self._codes(outcomes)].sum(axis=1)
 
     def share(self, *outcomes: str) -> Estimate:
         """Share of the initial distribution that ends in one of these ways ("converged" by default), [steps] each.
@@ -67,7 +69,7 @@ class Measure:
         `estimators.replicates`, `estimators.stratified`, or, for independent points, the exact interval of Clopper and
         Pearson.
         """
-        codes = _codes(outcomes or ("converged",))
+        codes = self._codes(outcomes or ("converged",))
         if self.weighted:
             hits, every = self.tally.weights[:, codes].sum(axis=1), self.tally.weights.sum(axis=1)
             largest = self.tally.heaviest if self.largest_weight is None else self.largest_weight
@@ -97,6 +99,11 @@ class Measure:
         found = self._of_hits(hits.reshape(labels * steps, -1))
         return Estimate(*(field.reshape(labels, steps).T for field in found))
 
+    def _codes(self, outcomes: tuple[str, ...]) -> list[int]:
+        if unknown := [name for name in outcomes if name.lower() not in self.outcomes]:
+            raise ValueError(f"expected outcomes from {list(self.outcomes)}, got {unknown}")
+        return sorted({self.outcomes.index(name.lower()) for name in outcomes})
+
     def _of_hits(self, hits: np.ndarray) -> Estimate:
         """The estimate from hits per part, [rows, parts], by the design of the points."""
         parts = hits.shape[1]
@@ -108,7 +115,7 @@ class Measure:
 
     def steps_quantiles(self, levels=LEVELS, outcome: str = "converged") -> np.ndarray:
         """Numbers of updates of the lanes that ended so, [steps, levels]; see `tallies.quantiles`."""
-        return quantiles(self.tally.histogram[:, Outcome[outcome.upper()]], levels)
+        return quantiles(self.tally.histogram[:, *self._codes((outcome,))], levels)
 
     def rows(self) -> list[dict]:
         """One row per step size, of plain numbers: what a summary or a table holds.
@@ -130,7 +137,7 @@ class Measure:
             rows.append({
                 "step_size": step_size,
                 "samples": self.samples,
-                "counts": {verdict.name.lower(): int(self.counts[i, verdict]) for verdict in ORDER},
+                "counts": {self.outcomes[code]: int(self.counts[i, code]) for code in in_order(self.outcomes)},
                 "kinds": dict(zip(self.kinds, self.tally.kinds[i].tolist(), strict=True)) or None,
                 "share": float(share.value[i]),
                 "standard_error": float(share.standard_error[i]),
@@ -209,7 +216,6 @@ class Measure:
         """The counts as an `xarray.Dataset` over step sizes, outcomes, kinds and bins of the number of updates."""
         import xarray as xr  # noqa: PLC0415 (only needed here)
 
-        names = [verdict.name.lower() for verdict in Outcome]
         share = self.share()
         data = {
             "counts": (("step_size", "outcome"), self.counts),
@@ -222,7 +228,7 @@ class Measure:
         }
         coords = {
             "step_size": self.step_sizes,
-            "outcome": strings(names),
+            "outcome": strings(self.outcomes),
             "pair": strings(PAIRS),
             "most_steps": ("bin", last_of(np.arange(self.tally.histogram.shape[-1]))),
         }
@@ -247,13 +253,6 @@ class Measure:
         dataset = self.to_xarray()
         wide = [name for name in ("histogram", "paired", "counts_by_part", "label_lanes") if name in dataset]
         return frame(dataset.drop_vars(wide), ("step_size",))
-
-
-def _codes(outcomes: tuple[str, ...]) -> list[int]:
-    unknown = [name for name in outcomes if name.upper() not in Outcome.__members__]
-    if unknown:
-        raise ValueError(f"expected outcomes from {[v.name.lower() for v in ORDER]}, got {unknown}")
-    return sorted({int(Outcome[name.upper()]) for name in outcomes})
 
 
 def _number(value) -> float | None:

@@ -23,18 +23,18 @@ class Tally(NamedTuple):
     start: int
     stop: int
     first_part: int
-    counts: Int64[np.ndarray, "steps parts 5"]
+    counts: Int64[np.ndarray, "steps parts outcomes"]
     """Lanes per outcome."""
     kinds: Int64[np.ndarray, "steps kinds"]
     """What the converged ones converged to; no column if nobody asked."""
-    histogram: Int64[np.ndarray, "steps 5 bins"]
+    histogram: Int64[np.ndarray, "steps outcomes bins"]
     """Lanes per outcome and number of updates, see `bin_of`."""
     paired: Int64[np.ndarray, "steps 4"]
     """Points that converge at (both, only the one before, only this one, neither) of this step size and the one before
     it; zeros for the first."""
-    labels: Int64[np.ndarray, "steps labels 5"]
+    labels: Int64[np.ndarray, "steps labels outcomes"]
     """Lanes per post-stratum and outcome."""
-    weights: Float64[np.ndarray, "steps 5 2"]
+    weights: Float64[np.ndarray, "steps outcomes 2"]
     """Sums of the weights and of their squares per outcome; zeros without weights."""
     heaviest: float
     """The largest weight."""
@@ -77,6 +77,8 @@ class Layout(NamedTuple):
     kinds: int
     labels: int
     bins: int
+    outcomes: int = len(Outcome)
+    """Verdicts of one's own included."""
 
     def zeros(self, start: int, stop: int) -> Tally:
         """The tally of the points `start` to `stop` before any of them was counted.
@@ -85,7 +87,7 @@ class Layout(NamedTuple):
         (2, 3, 5)
         """
         first = start // self.points_per_part
-        parts, outcomes = (stop - 1) // self.points_per_part + 1 - first, len(Outcome)
+        parts, outcomes = (stop - 1) // self.points_per_part + 1 - first, self.outcomes
         return Tally(
             start,
             stop,
@@ -153,8 +155,8 @@ def _bins(counts: np.ndarray) -> np.ndarray:
     return np.where(counts < EXACT, counts, EXACT + (octave - EXACT.bit_length() + 1) * 2**_OCTAVE + place)
 
 
-def count_steps(histogram: Int64[np.ndarray, "5 bins"], outcome: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Add the lanes of one step size to a histogram, in place; the lanes per outcome, [5].
+def count_steps(histogram: Int64[np.ndarray, "outcomes bins"], outcome: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Add the lanes of one step size to a histogram, in place; the lanes per outcome, [outcomes].
 
     One pass over all lanes, and a second over those that live long.
     """
@@ -171,10 +173,9 @@ def count_steps(histogram: Int64[np.ndarray, "5 bins"], outcome: np.ndarray, ste
     return short.sum(axis=0)
 
 
-def count_by(group: np.ndarray, groups: int, outcome: np.ndarray) -> np.ndarray:
-    """Lanes per group and outcome, `[groups, 5]`."""
-    found = np.bincount(group * len(Outcome) + outcome, minlength=groups * len(Outcome))
-    return found.reshape(groups, len(Outcome))
+def count_by(group: np.ndarray, groups: int, outcome: np.ndarray, outcomes: int) -> np.ndarray:
+    """Lanes per group and outcome, `[groups, outcomes]`."""
+    return np.bincount(group * outcomes + outcome, minlength=groups * outcomes).reshape(groups, outcomes)
 
 
 def quantiles(histogram: Int64[np.ndarray, "*rows bins"], levels) -> np.ndarray:

@@ -15,7 +15,7 @@ from gdstab._validate import check_box, check_count, check_dtype, check_resoluti
 from gdstab.basins import Picture, flat_plane, parse_plane
 from gdstab.boundaries._quadtree import Quadtree, edge_cells, paint
 from gdstab.boundaries.verdicts import BATCH, LABEL_STEP, Classifier, label_of, outcome_of
-from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.outcomes import Outcome, StoppingRule, names
 from gdstab.sampling import GridSource
 from gdstab.updates import UpdateRule
 
@@ -58,6 +58,7 @@ class AdaptiveHeatmap(Picture):
     run_seconds: float
     origin: dict | None = None
     """Rule, loss, stopping rule, dtype and versions, in words: attributes of `to_xarray`."""
+    outcomes: tuple[str, ...] = names()
 
     @property
     def share_computed(self) -> float:

@@ -26,7 +26,7 @@ from gdstab.basins.ends import Ends
 from gdstab.basins.kinds import classify_ends
 from gdstab.basins.labels import FEW, Labeller
 from gdstab.boundaries._search import Trial, bisect, nudge_critical, scan_ladder
-from gdstab.outcomes import Outcome, StoppingRule
+from gdstab.outcomes import Outcome, StoppingRule, names
 from gdstab.sampling import GROUP, ShapedSource
 from gdstab.updates import UpdateRule
 
@@ -154,7 +154,7 @@ def critical_step(
         Relative width of the brackets, at least 8 units of rounding; `undecided_rtol` if their upper end is undecided.
     outcomes
         What counts as converging. With CYCLING added it is the largest step size from which an orbit stays bounded and
-        becomes regular.
+        becomes regular. Verdicts of one's own, of `StoppingRule.until`, by their names.
     nudge
         A point that is critical itself does not move at any step size. It is moved by this much, relative to 1 + its
         entries and in a fixed direction, and has the answer of its neighbour. It has to be wider than the tolerances
@@ -191,7 +191,7 @@ def critical_step(
     begin = time.perf_counter()
     num_points, dtype, draw, shape = _points(points, check_count(chunk, "chunk"))
     ladder = check_search(dtype, low, high, scan, rtol, undecided_rtol, nudge)
-    good = _check_outcomes(outcomes)
+    good = _check_outcomes(outcomes, names(stopping))
     parts, size = [], min(chunk, num_points)
     labeller = None if label is None else _labeller(rule, loss, stopping, label, draw, num_points, shape)
     for part in finished:
@@ -316,12 +316,14 @@ def check_search(
     return ladder
 
 
-def _check_outcomes(outcomes: Iterable) -> np.ndarray:
+def _check_outcomes(outcomes: Iterable, known: tuple[str, ...]) -> np.ndarray:
+    own = known[len(Outcome) :]
     try:
-        codes = [int(Outcome(outcome)) for outcome in outcomes]
+        codes = [known.index(outcome) if outcome in own else int(Outcome(outcome)) for outcome in outcomes]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"outcomes: expected members of Outcome, got {outcomes!r}") from error
-    if not 0 < len(set(codes)) < len(Outcome):
+        also = f" or of {own}" if own else ""
+        raise ValueError(f"outcomes: expected members of Outcome{also}, got {outcomes!r}") from error
+    if not 0 < len(set(codes)) < len(known):
         raise ValueError(f"outcomes: expected some outcomes and not all, got {outcomes!r}; nothing is left to find")
     return np.array(codes, np.int8)
 

@@ -74,6 +74,11 @@ class Classifier:
         if np.ndim(step_size) != 0:
             raise ValueError(f"expected one step size, got shape {np.shape(step_size)}; classify for each of them")
         check_step_sizes(step_size)
+        if stopping.until:
+            raise ValueError(
+                "stopping: expected the five verdicts, from which classes are numbered, got some of one's own; leave "
+                "out `until`, or tell them apart by `basins.heatmap`"
+            )
         self.rule, self.loss, self.step_size, self.stopping = rule, loss, step_size, stopping
         self.label, self.batch = label, check_count(batch, "batch")
         self.shape = None if like is None else Shape(like)

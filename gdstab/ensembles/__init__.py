@@ -31,7 +31,7 @@ from gdstab.ensembles._kernel import LaneLoss, Static, System
 from gdstab.ensembles._points import Feed, as_points, is_source, map_points, named_leaves
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import FIRST, Pace, bytes_of, choose, worker_pool
-from gdstab.outcomes import Outcome, StoppingRule, check_floor, check_range, floor_of, typical_size
+from gdstab.outcomes import StoppingRule, check_floor, check_range, floor_of, names, typical_size
 from gdstab.updates import UpdateRule
 
 __all__ = ["FIRST", "TILE", "EnsembleResult", "Pace", "Tile", "iter_run", "map_points", "run", "worker_pool"]
@@ -54,6 +54,13 @@ class EnsembleResult(eqx.Module):
     compile_seconds: float
     run_seconds: float
     origin: dict = eqx.field(static=True, default_factory=dict)  # rule, loss, stopping rule, dtype, versions, in words
+    outcomes: tuple[str, ...] = eqx.field(static=True, default=names())  # what the codes of `outcome` mean
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Lanes per verdict, all step sizes together."""
+        lanes = np.bincount(self.outcome.ravel(), minlength=len(self.outcomes)).tolist()
+        return dict(zip(self.outcomes, lanes, strict=True))
 
     def to_dataframe(self):
         """One row a lane, as a `pandas.DataFrame`; entries of theta are columns."""
@@ -74,7 +81,7 @@ class EnsembleResult(eqx.Module):
         for name, path, leaf in named_leaves(self.theta, "theta"):
             data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf, {"path": path})
         coords = {"step_size": self.step_sizes} if "step_size" in dims else {}
-        meaning = ", ".join(f"{verdict.value} {verdict.name.lower()}" for verdict in Outcome)
+        meaning = ", ".join(f"{code} {name}" for code, name in enumerate(self.outcomes))
         attrs = {"lane_steps": self.lane_steps, "outcomes": meaning, **self.origin}
         return xr.Dataset(data, coords, attrs)
 
@@ -173,6 +180,7 @@ def run(
         lane_steps=sum(t.lane_steps for t in tiles),
         compile_seconds=compile_seconds,
         run_seconds=time.perf_counter() - begin - compile_seconds,
+        outcomes=names(stopping),
         origin=origin(rule, loss, stopping, points if is_source(points) else None, _dtype(points)),
     )
 

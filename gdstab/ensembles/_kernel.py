@@ -22,6 +22,7 @@ from gdstab.outcomes import (
     StoppingRule,
     anchor_stride,
     begin_cycle_test,
+    lacking,
     moving,
     update_cycle_test,
     verdict,
@@ -208,7 +209,7 @@ def _sweep(static: "Static", system: "System", lanes: Lanes, real, start, stop) 
         theta = rule.theta(state)
         seen = verdict(loss, theta, stopping)
         # What stopped has a verdict; should rounding differ from the loop's, it can only be one of these.
-        otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), jnp.int8(Outcome.CONVERGED))
+        otherwise = jnp.where(period > 0, jnp.int8(Outcome.CYCLING), lacking(stopping))
         stopped = jnp.where(seen == Outcome.UNDECIDED, otherwise, seen)
         # What moves where the budget ends may stand where the loss is no number.
         unstopped = jnp.where(last & (seen == Outcome.NONFINITE), seen, jnp.int8(Outcome.UNDECIDED))
