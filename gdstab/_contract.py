@@ -9,8 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-_PARTS = ("init", "step", "theta")
-
 
 def entry(function: Callable | None = None, *, host: bool = False) -> Callable:
     """Look at the arguments of a function before it runs, by their names: a decorator.
@@ -85,7 +83,7 @@ def _shown(value: Any) -> str:
 
 
 def _wrong_rule(rule: Any) -> str | None:
-    if not isinstance(rule, type) and all(callable(getattr(rule, part, None)) for part in _PARTS):
+    if not isinstance(rule, type) and callable(getattr(rule, "step", None)):
         return None
     room = (getattr(rule, "__module__", None) or "").split(".")[0]
     if callable(getattr(rule, "update", None)) and callable(getattr(rule, "init", None)):

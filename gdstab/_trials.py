@@ -296,7 +296,7 @@ def _jumped(leaves: list, growth: list, many: int) -> list:
 
 def _end(first: np.ndarray, path: np.ndarray) -> np.ndarray | None:
     """The value that an integer has come to and stays at, other than the one that it begins with."""
-    return path[0, 0] if (path == path[0, 0]).all() and (path[0] != first).any() else None
+    return np.asarray(path[0, 0]) if (path == path[0, 0]).all() and (path[0] != first).any() else None
 
 
 def _floats(leaf) -> bool:

@@ -130,6 +130,7 @@ def _heavy_ball(step_size):
     return optax.sgd(step_size, momentum=0.3)
 
 
+@pytest.mark.slow
 def test_at_other_minima_the_oscillation_drifts():
     found = doublings(RULE, PLANE, jnp.array([0.9, 1.1]), 0.4, 1.0, 2)
     x, y = np.asarray(found.flips[0].state)

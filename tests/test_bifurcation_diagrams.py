@@ -118,6 +118,7 @@ def test_counts_are_the_histogram_of_the_values():
     assert sum(updates for _, updates in seen) == counted.lane_steps
 
 
+@pytest.mark.slow
 def test_slabs_change_nothing(monkeypatch):
     """Slabs of 1024 lanes cross from one step size to the next, and the last one is filled up."""
     starts = np.linspace(0.1, 1.2, 700)

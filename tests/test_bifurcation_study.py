@@ -207,7 +207,7 @@ def test_what_escapes_is_said(tmp_path):
     [
         pytest.param({"loss": options.Doublewell()}, 0.5**0.5, marks=pytest.mark.slow),
         pytest.param({"loss": options.Doublewell(), "precision": 32}, 0.5**0.5, marks=pytest.mark.slow),
-        ({"loss": options.Quadratic((1.0, 1.5))}, 0.0),
+        pytest.param({"loss": options.Quadratic((1.0, 1.5))}, 0.0, marks=pytest.mark.slow),
         pytest.param({"observe": "loss", "precision": 32}, 0.0, marks=pytest.mark.slow),
     ],
 )

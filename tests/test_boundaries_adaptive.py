@@ -97,6 +97,7 @@ def test_cost_grows_as_the_length_of_the_edge():
     assert lanes[-1] < 0.01 * sizes[-1] ** 2
 
 
+@pytest.mark.slow
 def test_a_line_one_cell_wide_is_followed_through_the_basin():
     """Cells of the antidiagonal creep to the saddle: undecided, with the converged on both sides of them."""
     stopping = StoppingRule(max_steps=2000)

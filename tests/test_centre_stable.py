@@ -208,6 +208,7 @@ def neighbourhood():
     return near.saddle_neighbourhood(bent, jnp.zeros(2), 0.1, radius=1.0, resolution=7, distances=near.DISTANCES[:7])
 
 
+@pytest.mark.slow
 def test_the_study_finds_the_manifold_and_the_slope(neighbourhood):
     surface, leaving = neighbourhood.surface, neighbourhood.leaving
     x, y = (surface.points @ np.asarray(neighbourhood.manifold.basis).T).T

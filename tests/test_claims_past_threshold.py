@@ -60,6 +60,7 @@ def test_bounded_orbits_are_those_of_a_loop(rows):
         assert np.abs(1 - x * y)[bounded].max() > 1e-3
 
 
+@pytest.mark.slow
 def test_regimes_and_exponents_across_the_line(rows):
     doubled, *chaotic = rows
     assert doubled["periods"] == {"2": doubled["bounded"]}
@@ -130,6 +131,7 @@ def flip_by_mpmath(period, guess):
         return float(mpmath.findroot(lambda x, k: [each(x, k) for each in equations], (start, guess))[1])
 
 
+@pytest.mark.slow
 def test_the_exponent_at_the_end_is_ln_3(cascade):
     exponent, half, exact = cascade.numbers["exponent at k = 2, half its 95 % interval, ln 3"]
     assert exact == pytest.approx(np.log(3))

@@ -252,7 +252,7 @@ def _bracket(num):
         ({"outcomes": ("converged",)}, "outcomes"),
         ({"chunk": 0}, "chunk"),
         ({"chunk": 100}, "multiple of 4096"),
-        ({"points": np.zeros(3)}, r"one point theta with arrays of shape \(\)"),
+        ({"points": np.zeros(3)}, r"arrays of shape \(\)"),
         ({"points": np.zeros((3, 2), int)}, "floating"),
         ({"points": np.array([[np.nan, 0.0]])}, "finite"),
         ({"loss": lambda theta: theta}, "scalar"),

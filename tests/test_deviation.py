@@ -164,7 +164,10 @@ def test_the_smallest_step_size_that_strays():
     assert tuple(np.round(find(1e-6)[:2], 12)) == (1e-3, 0.0)
 
 
-@pytest.mark.parametrize(("time", "high"), [(10.0, 10.0), pytest.param(20.0, 5.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("time", "high"),
+    [pytest.param(10.0, 10.0, marks=pytest.mark.slow), pytest.param(20.0, 5.0, marks=pytest.mark.slow)],
+)
 def test_the_search_sees_what_steps_do_long_before_the_end(time, high):
     """Beyond t = 1 the deviation falls again: step sizes near the time must be looked at between their updates."""
     found = first_exceedance(parabola, jnp.ones(1), 0.02, time, between=(1e-3, high), precision=1e-17)

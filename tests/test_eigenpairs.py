@@ -49,6 +49,7 @@ def test_pairs_come_as_often_as_they_are_there(method, which, dtype):
     np.testing.assert_allclose(found.residuals, off, atol=50 * np.finfo(dtype).eps)
 
 
+@pytest.mark.slow
 def test_jitted_it_is_the_same_and_its_derivative_that_of_the_eigenvalues():
     def values(t):
         return curvature.top_eigenpairs(lambda x: jnp.sum(jnp.cos(t * jnp.arange(1.0, 5) * x)), jnp.zeros(4), 2).values

@@ -165,7 +165,7 @@ class Three(eqx.Module):
         return 0.5 * jnp.mean(residual**2)
 
 
-@pytest.mark.parametrize("num", [6, pytest.param(210, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num", [pytest.param(6, marks=pytest.mark.slow), pytest.param(210, marks=pytest.mark.slow)])
 def test_descent_stays_within_the_bound_of_measured_constants(num, rng):
     steps, time, radius = 320, 0.6, 0.25
     starts = jnp.asarray(0.7 * rng.standard_normal((num, 10)))

@@ -203,7 +203,7 @@ def test_homogeneity_of_every_neuron(name, rng):
     assert (np.abs(w * by_w + b * by_b - v * by_v) <= 1e-13 * (scale + 1e-300) * (1 + np.abs(v).max())).all()
 
 
-@pytest.mark.parametrize("name", ["cubic", "knots", "leaky", "wide"])
+@pytest.mark.parametrize("name", ["cubic", "knots", "leaky", pytest.param("wide", marks=pytest.mark.slow)])
 def test_hessian_where_it_exists(name, rng):
     thetas = networks(40, rng, LOSSES[name].neurons)[np.isin(np.arange(40) % 10, [0, 3, 4, 8])]
     for theta in thetas[[0, 1, 2, 4, 5, 7]]:

@@ -385,6 +385,7 @@ def test_sampling_stops_once_the_intervals_are_narrow():
     np.testing.assert_array_equal(fewer.measure.counts, measure(uniform(4096)).counts)
 
 
+@pytest.mark.slow
 def test_a_width_out_of_reach_says_what_was_reached():
     found = until(0.002, budget=10_000)
     assert not found.reached.any()

@@ -72,6 +72,7 @@ def test_a_1b(tmp_path):
 
 
 @pytest.mark.usefixtures("process_as_it_was", "unrendered")
+@pytest.mark.slow
 def test_a_2_by_the_command(tmp_path, capsys):
     words = ["reproduce", "A.2", "--output", str(tmp_path / "run")]
     assert main(words) == 0

@@ -225,9 +225,7 @@ def product_loss(theta):
     return 0.5 * (1 - theta[0] * theta[1]) ** 2
 
 
-@pytest.mark.parametrize(
-    "kind", ["sobol", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("balanced", "ball"))]
-)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in ("sobol", "balanced", "ball")])
 def test_verdicts_do_not_depend_on_the_block(kind, key):
     source = {
         "sobol": lambda: SobolSource(3000, ((-3.0, 3.0),) * 2, replicates=3),

@@ -92,6 +92,7 @@ def test_labels_kinds_and_planes_of_pytrees():
     assert (
         gd.basins.refine(DESCENT, loss, wells, **told).counts == gd.basins.refine(DESCENT, flat, plain, **told).counts
     )
+    assert len(wells.to_dataframe()) == wells.to_xarray()["label"].size == 256
     plane = tuple({"x": x, "y": y} for x, y in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)))  # its axes exchanged
     turned = gd.basins.heatmap(DESCENT, loss, 0.2, box=BOX, resolution=(16, 16), stopping=STOP, plane=plane)
     np.testing.assert_array_equal(turned.outcome, wells.outcome.T)

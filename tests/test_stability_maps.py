@@ -84,6 +84,7 @@ def test_decay_of_adamw_is_its_own():
     np.testing.assert_allclose(np.sort_complex(values.round(9)), np.sort_complex(modes.round(9)), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_decay_in_the_gradient_is_preconditioned_too():
     rule, _ = rule_and_curvatures("adam", DECAY)
     seen = scipy.linalg.eigh(HESSIAN + DECAY * np.eye(3), np.diag(np.sqrt(NU) + EPS), eigvals_only=True)
@@ -172,6 +173,7 @@ def test_bias_correction_at_its_limit_is_that_of_a_long_orbit():
     np.testing.assert_allclose(found[1][0].mu, expected[1][0].mu, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_fixed_points_with_weight_decay():
     loss = ScalarProduct(depth=2, target=2.0, scale=0.5)
     rule = updates.named("heavy-ball", beta=0.5, weight_decay=DECAY)

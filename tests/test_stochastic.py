@@ -51,6 +51,7 @@ def test_neither_tiles_nor_step_sizes_nor_the_others_change_a_lane(cloud):
     np.testing.assert_allclose(drawn.theta, cloud.theta[:8], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_stragglers_are_found_again_with_their_numbers():
     """Some lanes stop at once, the others run through several passes of the engine, packed anew."""
     stopping = gd.StoppingRule(loss_tol=1e-4, max_steps=200)
@@ -92,6 +93,7 @@ def test_noise_on_labels_has_its_variance(line):
     assert (moved / 0.1).var() == pytest.approx(0.25 * (x**2).sum() / 64, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_mean_settles_where_the_orbit_does_not():
     stopping = gd.StoppingRule(loss_tol=3e-3, max_steps=2000)
     noisy = updates.langevin(KEY, 0.05)

@@ -31,6 +31,7 @@ def study(tmp_path_factory):
     return overfitting.run(dataclasses.replace(SMALL, out=out))
 
 
+@pytest.mark.slow
 def test_no_random_start_ends_at_a_saddle_and_special_ones_do_and_linger(study):
     summary = study.record.summary
     pooled = {row["rule"]: row for row in summary["rows"] if row["data"] == "all"}
@@ -198,6 +199,7 @@ def test_sampled_minima_are_minima(tmp_path):
 
 
 @pytest.mark.usefixtures("unrendered")
+@pytest.mark.slow
 def test_spectrum_at_a_balanced_point_is_the_formula(tmp_path):
     loss = options.Linear(widths=(3, 2, 2))
     theta = factorisations.balanced_factorisation(building.teacher(loss), loss.widths)
@@ -258,7 +260,11 @@ def test_panels_of_the_figures():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("critical --step-sizes 0.1:0.6:3 --samples 50 --starts 2 --resolution 10 10", ("critical step size", "0.5")),
+        pytest.param(
+            "critical --step-sizes 0.1:0.6:3 --samples 50 --starts 2 --resolution 10 10",
+            ("critical step size", "0.5"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("spectrum --num-steps 3", ("inertia", "18 parameters"), marks=pytest.mark.slow),
     ],
 )

@@ -113,6 +113,7 @@ def test_single_precision():
     assert_within(estimate, exact)
 
 
+@pytest.mark.slow
 def test_what_is_bounded_beyond_the_critical_step():
     """At c eta = 0.6 no minimum is stable; what is trapped is the same ellipsoid."""
     estimate, exact = ellipsoid(1, step_size=0.6, outcomes=BOUNDED, stopping=StoppingRule(max_steps=300), moves=8)

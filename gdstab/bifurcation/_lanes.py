@@ -122,7 +122,7 @@ def check_lanes(
 ) -> tuple[Theta, int, np.dtype]:
     """The starts as NumPy arrays, their number and their dtype; refuses what cannot be run."""
     if getattr(rule, "numbered", False):
-        check_autonomous(rule, "diagram")
+        check_autonomous(rule, "orbit diagram")
     if not rule.autonomous:
         raise ValueError(
             "expected a rule that is one map iterated, got one with a schedule, whose orbits settle on nothing; freeze "

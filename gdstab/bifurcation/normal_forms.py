@@ -39,7 +39,7 @@ class FlipForm(eqx.Module):
         return -self.slope / self.coefficient
 
 
-@entry(host=True)
+@entry
 def flip_form(
     rule,
     loss: LossFn,

@@ -42,6 +42,11 @@ class ShapedSource(eqx.Module):
         return lambda numbers: self.shape.split(take(numbers))
 
     @property
+    def tables(self) -> Any:
+        """As the source, if that is a grid."""
+        return self.source.tables
+
+    @property
     def cells(self) -> Any:
         """As the source, if that is a grid."""
         return self.source.cells

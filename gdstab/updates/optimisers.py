@@ -1,20 +1,20 @@
 """Any deterministic optax optimiser as an update rule."""
 
 import contextlib
-from functools import partial
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.extend.core import Var
-from optax.contrib import ScheduleFreeState
 
 from gdstab._types import LossFn
 from gdstab.updates.rules import Applied, UpdateRule
 
 
-def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
+def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None = None) -> UpdateRule:
     r"""Any deterministic optax optimiser as an update rule on the state (theta, optax state).
 
     The step size is traced: the optimiser is built anew, at trace time, in every step, and never stored. Value,
@@ -32,12 +32,15 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
         Say False for schedules, where one step is not one map iterated; those of optax are recognised, and refused
         without it. The bias correction of Adam also counts its steps, but it fades, and such rules are called
         autonomous here.
+    theta
+        `theta(parameters, memory)`: which parameters verdicts look at and results hold. By default those that the
+        optimiser moves: the point where gradients are taken, of schedule-free rules too. The averages of these are
+        had by `lambda parameters, memory: optax.contrib.schedule_free_eval_params(memory, parameters)`. Of
+        `optax.lookahead`, which must be outermost, the slow ones.
 
     Returns
     -------
-    The update rule; rules made by the same arguments are equal, and compile once. Its parameters, at which verdicts,
-    labels and results look, are those that optax evaluates: of `optax.contrib.schedule_free` the averages x, not the
-    points y of the gradients; of `optax.lookahead`, which must be outermost, the slow ones; else those that move.
+    The update rule; rules made by the same arguments are equal, and compile once.
 
     Raises
     ------
@@ -58,28 +61,23 @@ def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
             f"expected a function step_size -> optax.GradientTransformation, got {type(factory).__name__}; "
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
-    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), evaluated, autonomous)
+    read = evaluated if theta is None else Applied(_read, theta)
+    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), read, autonomous)
 
 
 def evaluated(state):
     """The parameters of a state (theta, optax state) that are evaluated, see `from_optax`."""
-    params, memory = state
-    if isinstance(params, optax.LookaheadParams):
-        return params.slow
-    for part in jax.tree.leaves(memory, is_leaf=_is_schedule_free):
-        if _is_schedule_free(part):
-            return jax.tree.map(partial(_average, part.b1), params, part.z)
-    return params
+    return state[0].slow if isinstance(state[0], optax.LookaheadParams) else state[0]
 
 
-def _is_schedule_free(node) -> bool:
-    return isinstance(node, ScheduleFreeState)
+def _moving(params):
+    """Those of the two that the gradients are taken at."""
+    return params.fast if isinstance(params, optax.LookaheadParams) else params
 
 
-def _average(b1, y, z):
-    """The x of y = (1 - b1) z + b1 x, also of orbits side by side, which are numbered by the last axis."""
-    b1 = jnp.reshape(b1, (*b1.shape[:-1], *(1,) * (y.ndim - b1.ndim), *b1.shape[-1:])).astype(y.dtype)
-    return (y - (1 - b1) * z.astype(y.dtype)) / b1
+def _read(theta, state):
+    with _lenient_dtypes():
+        return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), theta(*state), _moving(state[0]))
 
 
 def begin_optax(factory, autonomous: bool, theta, step_size):
@@ -104,10 +102,16 @@ def begin_optax(factory, autonomous: bool, theta, step_size):
 def step_optax(factory, loss: LossFn, state, step_size):
     """One step of the optimiser that the factory builds, from the state (theta, optax state)."""
     theta, memory = state
-    value, gradient = jax.value_and_grad(loss)(theta.fast if isinstance(theta, optax.LookaheadParams) else theta)
+    value, gradient = jax.value_and_grad(loss)(_moving(theta))
     with _lenient_dtypes():
         transform = _build(factory, step_size)
-        updates, moved = transform.update(gradient, memory, theta, value=value, grad=gradient, value_fn=loss)
+        told = {"value": value, "grad": gradient, "value_fn": loss}
+        asked = inspect.signature(transform.update).parameters
+        if not any(one.kind is one.VAR_KEYWORD for one in asked.values()):  # some take what they name, and nothing else
+            told = {name: told[name] for name in asked if name in told}
+        if "grad_fn" in asked:
+            told["grad_fn"] = lambda moved, _: jax.grad(loss)(moved)
+        updates, moved = transform.update(gradient, memory, theta, **told)
         moved = (optax.apply_updates(theta, updates), moved)
         if jax.tree.structure(moved) != jax.tree.structure(state):
             raise ValueError(
