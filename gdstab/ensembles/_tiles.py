@@ -70,8 +70,8 @@ def run_tile(job: Job, start: int, stop: int) -> Tile:
     Compilation is timed apart: see `_warm_up`.
     """
     passes = stops(job.max_steps)
-    compile_seconds = _warm_up(job, "first", _first_pass, start, start, 0)
     store, lane_steps = _Store(job, stop - start), 0
+    compile_seconds = _warm_up(job, "first", _first_pass, start, start, 0)
     pieces = _pieces(stop - start, job.tuning.chunk)
     work = [partial(_first_pass, job, start + a, start + b) for a, b in pieces]
     places = [range(a, b) for a, b in pieces]
