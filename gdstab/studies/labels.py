@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from gdstab import basins, ensembles, stability
 from gdstab._types import LossFn
-from gdstab.studies.tables import columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import known
 
 ELSEWHERE = "elsewhere"
@@ -94,12 +94,14 @@ def summarise(attractors: basins.Attractors, loss: LossFn) -> list[dict]:
 
 
 def table(summary: dict, lanes: int) -> str:
-    """The attractors of a heatmap, each with its share of the cells."""
-    rows = [("attractor", "what it is", "cells", "share")]
-    for number, row in enumerate(summary["attractors"], 1):
+    """The attractors of a map, each with its share of the cells; and with their critical step, if that is known."""
+    rows = [("attractor", "what it is", "cells", "share", "median critical step")]
+    for place, row in enumerate(summary["attractors"], 1):
         (count,) = row["lanes"]
-        rows.append((f"{number}:  {row['name']}", what(row), f"{count:,}", f"{count / lanes:.6f}"))
-    return columns(rows)
+        step = number(row.get("critical_step"), ".4g")
+        rows.append((f"{place}:  {row['name']}", what(row), f"{count:,}", f"{count / lanes:.6f}", step))
+    known = any("critical_step" in row for row in summary["attractors"])
+    return columns(rows if known else [row[:-1] for row in rows])
 
 
 def shares_table(summary: dict) -> str:
