@@ -2,19 +2,20 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.extend.core import Var
+from optax.contrib import ScheduleFreeState
 
 from gdstab._types import LossFn
 from gdstab.updates.rules import Applied, UpdateRule
 
 
-def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None = None) -> UpdateRule:
+def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
     r"""Any deterministic optax optimiser as an update rule on the state (theta, optax state).
 
     The step size is traced: the optimiser is built anew, at trace time, in every step, and never stored. Value,
@@ -32,14 +33,12 @@ def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None 
         Say False for schedules, where one step is not one map iterated; those of optax are recognised, and refused
         without it. The bias correction of Adam also counts its steps, but it fades, and such rules are called
         autonomous here.
-    theta
-        `theta(parameters, memory)`: which parameters verdicts look at and results hold. By default those that the
-        optimiser moves: the point where gradients are taken, of schedule-free rules too. The averages of these are
-        had by `lambda parameters, memory: optax.contrib.schedule_free_eval_params(memory, parameters)`.
 
     Returns
     -------
-    The update rule; rules made by the same arguments are equal, and compile once.
+    The update rule; rules made by the same arguments are equal, and compile once. Its parameters, at which verdicts,
+    labels and results look, are those that optax evaluates: of `optax.contrib.schedule_free` the averages x, not the
+    points y of the gradients; of `optax.lookahead`, which must be outermost, the slow ones; else those that move.
 
     Raises
     ------
@@ -60,40 +59,53 @@ def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None 
             f"expected a function step_size -> optax.GradientTransformation, got {type(factory).__name__}; "
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
-    read = _first if theta is None else Applied(_read, theta)
-    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), read, autonomous)
+    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), evaluated, autonomous)
 
 
-def _first(state):
-    return state[0]
+def evaluated(state):
+    """The parameters of a state (theta, optax state) that are evaluated, see `from_optax`."""
+    params, memory = state
+    if isinstance(params, optax.LookaheadParams):
+        return params.slow
+    for part in jax.tree.leaves(memory, is_leaf=_is_schedule_free):
+        if _is_schedule_free(part):
+            return jax.tree.map(partial(_average, part.b1), params, part.z)
+    return params
 
 
-def _read(theta, state):
-    with _lenient_dtypes():
-        return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), theta(*state), state[0])
+def _is_schedule_free(node) -> bool:
+    return isinstance(node, ScheduleFreeState)
+
+
+def _average(b1, y, z):
+    """The x of y = (1 - b1) z + b1 x, also of orbits side by side, which are numbered by the last axis."""
+    b1 = jnp.reshape(b1, (*b1.shape[:-1], *(1,) * (y.ndim - b1.ndim), *b1.shape[-1:])).astype(y.dtype)
+    return (y - (1 - b1) * z.astype(y.dtype)) / b1
 
 
 def begin_optax(factory, autonomous: bool, theta, step_size):
     """The state (theta, optax state) of the optimiser at its start; what is no deterministic rule is refused here."""
+    params = optax.LookaheadParams(theta, theta) if _looks_ahead(_build(factory, step_size)) else theta
 
     def begin(size):
         with _lenient_dtypes():
-            return _build(factory, size).init(theta)
+            return _build(factory, size).init(params)
 
     # Traced even where the step size is a number, so that a factory that branches on it fails here and not in a sweep.
     traced, shapes = jax.make_jaxpr(begin, return_shape=True)(step_size)
     _refuse_random(shapes)
+    _refuse_inner_lookahead(shapes)
     if autonomous:
         _refuse_schedule(shapes)
     _refuse_stored_step_size(traced.jaxpr)
     # A leaf that began weakly typed, or as a Python number, would change type at the first step.
-    return theta, jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), begin(step_size), shapes)
+    return params, jax.tree.map(lambda leaf, shape: jnp.asarray(leaf, shape.dtype), begin(step_size), shapes)
 
 
 def step_optax(factory, loss: LossFn, state, step_size):
     """One step of the optimiser that the factory builds, from the state (theta, optax state)."""
     theta, memory = state
-    value, gradient = jax.value_and_grad(loss)(theta)
+    value, gradient = jax.value_and_grad(loss)(theta.fast if isinstance(theta, optax.LookaheadParams) else theta)
     with _lenient_dtypes():
         transform = _build(factory, step_size)
         told = {"value": value, "grad": gradient, "value_fn": loss}
@@ -145,6 +157,21 @@ def _refuse_random(memory):
                 f"expected a deterministic optimiser, got one that draws random numbers (key at {name} of its state); "
                 "take the rule without it, and add noise by updates.with_noise, which gives every lane a key of its own"
             )
+
+
+def _looks_ahead(transform) -> bool:
+    return getattr(transform.init, "__qualname__", "").startswith("lookahead.")
+
+
+def _refuse_inner_lookahead(memory):
+    def ahead(node):
+        return isinstance(node, optax.LookaheadState)
+
+    if not ahead(memory) and any(ahead(node) for node in jax.tree.leaves(memory, is_leaf=ahead)):
+        raise ValueError(
+            "expected optax.lookahead as the outermost transformation, got one inside of another; put the others into "
+            "its fast optimiser"
+        )
 
 
 def _refuse_schedule(memory):

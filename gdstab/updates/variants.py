@@ -9,7 +9,7 @@ import numpy as np
 
 from gdstab._clocks import clock_of
 from gdstab._types import State, Theta
-from gdstab.updates.optimisers import begin_optax, step_optax
+from gdstab.updates.optimisers import begin_optax, evaluated, step_optax
 from gdstab.updates.rules import Applied, UpdateRule
 
 _SECOND_MOMENTS = ("nu", "nu_max", "sum_of_squares")
@@ -50,7 +50,7 @@ def _step_family(family, loss, state, step_size):
 
 
 def _theta_and_number(state):
-    return state[0], state[2]
+    return evaluated(state[:2]), state[2]
 
 
 def frozen(rule: UpdateRule, nu: Theta) -> UpdateRule:
