@@ -86,3 +86,4 @@ __all__ = [
     "draw_worst_case",
     "save",
 ]
+__dir__ = __all__.copy  # nothing else is for users

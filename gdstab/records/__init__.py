@@ -28,3 +28,4 @@ __all__ = [
     "resumable",
     "writing",
 ]
+__dir__ = __all__.copy  # nothing else is for users
