@@ -28,6 +28,18 @@ from gdstab._validate import as_state, check_autonomous, check_count, check_loss
 from gdstab.updates import UpdateRule
 from gdstab.updates.rules import tangent_map
 
+__all__ = [
+    "BLOCKS",
+    "Average",
+    "Plan",
+    "average",
+    "batch_means",
+    "largest",
+    "plan",
+    "spectrum",
+]
+__dir__ = __all__.copy  # nothing else is for users
+
 DENSE_LIMIT = 256
 """Largest state whose whole spectrum is found: a step then factorises a matrix of that size."""
 

@@ -17,9 +17,30 @@ from gdstab._verdicts import (
     Outcome,
     Verdict,
     as_verdicts,
-    names,  # noqa: F401 (what codes mean belongs here)
+    names,
     own_verdict,
 )
+
+__all__ = [
+    "CycleTest",
+    "Outcome",
+    "StoppingRule",
+    "Verdict",
+    "anchor_stride",
+    "begin_cycle_test",
+    "check_floor",
+    "check_range",
+    "floor_of",
+    "merge_outcomes",
+    "moving",
+    "names",
+    "part_numbers",
+    "resolution",
+    "typical_size",
+    "update_cycle_test",
+    "verdict",
+]
+__dir__ = __all__.copy  # nothing else is for users
 
 _ROUNDINGS = 256  # what rounding may leave of a loss, in units of epsilon times its size
 

@@ -22,6 +22,13 @@ from gdstab._validate import check_loss as _is_loss
 from gdstab.outcomes import StoppingRule
 from gdstab.updates import UpdateRule
 
+__all__ = [
+    "BrokenContract",
+    "check_loss",
+    "check_rule",
+]
+__dir__ = __all__.copy  # nothing else is for users
+
 _NEAR, _FAR = 1e-2, 1.0  # how far from the point the others are that are tried, in units of its size
 _LANES = 5
 _BLOCKS = (16, 32)

@@ -210,6 +210,14 @@ def test_public_names_are_frozen():
         gdstab.nonsense  # noqa: B018
 
 
+def test_modules_list_what_is_for_users_and_nothing_else():
+    for name in gdstab._MODULES:
+        module = getattr(gdstab, name)
+        assert dir(module) == sorted(module.__all__), name
+        for one in module.__all__:
+            assert getattr(module, one) is not None
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_public_objects_have_docstrings(path):
     assert ast.get_docstring(tree(path)), path

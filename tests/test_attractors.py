@@ -12,11 +12,11 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 
-from gdstab import basins, boundaries, ensembles, figures
+from gdstab import basins, boundaries, ensembles, figures, theory
 from gdstab.basins import Found
 from gdstab.basins.ends import cells_of, distinct
 from gdstab.basins.grouping import Place
-from gdstab.losses import DoubleWell, Himmelblau
+from gdstab.losses import DoubleWell, Himmelblau, ScalarProduct
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import RandomSource
 from gdstab.studies import basin, heatmap, labels, options
@@ -252,10 +252,11 @@ SMALL = options.Heatmap(loss=options.Himmelblau(), step_size=0.01, box=BOX, reso
 
 def test_a_configuration_without_labels_is_what_it_was():
     assert not {"label", "label_tol"} & set(options.configuration(SMALL))
-    asked = dataclasses.replace(SMALL, label="found", label_tol=0.25)
-    assert options.read(json.loads(json.dumps(options.configuration(asked)))) == asked
-    with pytest.raises(ValueError, match="use found"):
-        study_of_heatmaps.prepare(options.Heatmap(label="by-minimum"))
+    for plain in (SMALL, options.CriticalMap()):
+        asked = dataclasses.replace(plain, label="found", label_tol=0.25)
+        assert options.read(json.loads(json.dumps(options.configuration(asked)))) == asked
+    with pytest.raises(ValueError, match="use --label found"):
+        study_of_heatmaps.prepare(options.Heatmap(label="by-minimum", loss=options.Relu()))
     with pytest.raises(ValueError, match="goes with --label"):
         study_of_heatmaps.prepare(options.Heatmap(label_tol=0.1))
 
@@ -288,6 +289,20 @@ def test_minima_that_are_known_are_those_of_the_loss():
     assert max(float(Himmelblau()(jnp.asarray(point))) for point in minima) < 1e-20
     label = labels.ByMinimum(minima)
     assert [int(label(jnp.asarray(point))) for point in [*minima, [0.0, 0.0]]] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_branches_that_are_known_are_those_of_the_loss(dtype):
+    asked = options.Heatmap(label="by-minimum", loss=options.Scalar(target=2.0))
+    label = study_of_heatmaps.prepare(asked).label
+    assert label.names == ("branch through (-1.414, -1.414)", "branch through (1.414, 1.414)", "elsewhere")
+    branches, _ = theory.known(ScalarProduct(target=2.0)).minima(((-50, 50), (-50, 50)), 0.1, num=7)
+    ends = np.concatenate([*branches, np.zeros((1, 2))]).astype(dtype)
+    assert jax.jit(jax.vmap(label))(ends).tolist() == [1] * 7 + [0] * 7 + [2]  # the saddle last
+    near = jax.jit(jax.vmap(labels.ByBranch(2.0, tol=0.01)))
+    shifts = np.array([[0.0098], [0.0102], [-0.0098], [-0.0102]])
+    across = np.sqrt(2.0) + shifts * np.full(2, np.sqrt(0.5))  # at the vertex
+    assert near(across.astype(dtype)).tolist() == [1, 2, 1, 2]
 
 
 def test_bands_add_up_and_name_what_they_show():

@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from gdstab import figures, losses, records
+from gdstab import basins, figures, losses, records
 from gdstab.cli import main, process
 from gdstab.sampling import GridSource
 from gdstab.studies import building, critical_map, options
+from gdstab.studies.critical_map.show import picture, table
 from gdstab.studies.critical_map.study import compare
 from gdstab.theory import known, scalar
 
@@ -113,6 +114,76 @@ def test_a_slice_of_vectors_has_the_closed_form_too(tmp_path):
     assert theory["critical_step"] == 0.5
     assert theory["cells_below"] > 0
     assert theory["max_relative_error_below"] < 1e-5
+
+
+MINIMA = np.array([(-3.779310, -3.283186), (-2.805118, 3.131313), (3.0, 2.0), (3.584428, -1.848127)])
+"""Of Himmelblau's function."""
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_labels_are_those_of_a_loop_and_of_stability_and_outlive_an_interruption(tmp_path, monkeypatch):
+    """A run that is cut after its first part goes on; a minimum is reached below its 2 / sharpness only."""
+    asked = options.CriticalMap(
+        loss=options.Himmelblau(), box=((-4.5, 4.5), (-4.5, 4.5)), resolution=(36, 32), low=0.003, high=0.03, scan=4,
+        rtol=0.02, undecided_rtol=0.1, grad_tol=1e-8, max_steps=1000, max_period=None, kinds=False, label="found",
+        out=tmp_path / "map",
+    )  # fmt: skip
+    commit = records.Record.commit
+
+    def cut(record, number, **arrays):
+        commit(record, number, **arrays)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Record, "commit", cut)
+        with pytest.raises(KeyboardInterrupt):
+            critical_map.run(asked)
+    record = critical_map.run(dataclasses.replace(asked, resume=True)).record
+    assert {path.name for path in record.path.iterdir()} >= {"attractors.png", "figure.png"}
+    dataset = records.load(record.path).dataset
+    label, low = (dataset[name].values.ravel() for name in ("label", "low"))
+    np.testing.assert_allclose(dataset["label_point"], MINIMA, atol=1e-5)
+
+    x, y = (grid.ravel() for grid in np.meshgrid(dataset["x0"], dataset["x1"], indexing="ij"))
+    for _ in range(1000):
+        a, b = x**2 + y - 11, x + y**2 - 7
+        x, y = x - low * (4 * x * a + 2 * b), y - low * (2 * a + 4 * y * b)
+    far = np.hypot(x[:, None] - MINIMA[:, 0], y[:, None] - MINIMA[:, 1])
+    assert (far[np.arange(len(label)), label] < 0.01).mean() > 0.99  # rounding decides on an orbit that wanders
+
+    rows = record.summary["attractors"]
+    for number, (x, y) in enumerate(MINIMA):
+        hessian = [[12 * x**2 + 4 * y - 42, 4 * (x + y)], [4 * (x + y), 12 * y**2 + 4 * x - 26]]
+        threshold = 2 / np.linalg.eigvalsh(hessian)[-1]
+        assert 0.9 * threshold < low[label == number].max() < threshold
+        assert rows[number]["critical_step"] == pytest.approx(threshold, rel=0.1)
+    assert [row["lanes"] for row in rows] == [[int((label == number).sum())] for number in range(4)]
+    words = table(record.summary)
+    assert "median critical step" in words
+    assert "4: (3.58, -1.85) minimum" in " ".join(words.split())
+
+    figure = figures.draw_critical_attractors(picture(record))
+    seen = figure.axes[0].images[0].get_array().swapaxes(0, 1)
+    colours = np.unique(np.concatenate([dataset["label"].values[..., None], seen], axis=-1).reshape(-1, 4), axis=0)
+    assert len(colours) == 4  # one for each attractor
+    assert {text.get_text()[:2] for text in figure.legends[0].get_texts()} == {"1:", "2:", "3:", "4:"}
+
+
+def test_what_ends_nowhere_has_a_colour_of_its_own():
+    label = np.array([[0, 0], [-1, -1]], np.int32)
+    lanes, ones = np.array([[2]]), np.ones(1, int)
+    one = basins.Attractors(np.zeros((1, 2)), np.zeros(1, np.int32), lanes, np.zeros(1), ones, 0.1, ("(0, 0)",))
+    flagged = np.array([[False, True], [False, True]])
+    found = figures.CriticalMap(
+        np.full((2, 2), 0.5), flagged, np.zeros((2, 2), bool), ((-1.0, 1.0), (-1.0, 1.0)), ("x0", "x1"), None,
+        label=label, attractors=one,
+    )  # fmt: skip
+    figure = figures.draw_critical_attractors(found)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["1:  (0, 0),  50.0 %", "none converges", "not the smallest, but larger ones converge"]
+    assert len(np.unique(np.asarray(figure.axes[0].images[0].get_array()).reshape(-1, 3), axis=0)) == 3
+    with pytest.raises(ValueError, match="ask for labels"):
+        figures.draw_critical_attractors(found._replace(label=None))
 
 
 def test_figure_of_everything_at_once():

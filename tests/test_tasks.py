@@ -151,18 +151,6 @@ def test_optimisers_that_are_no_maps_are_refused(name):
     assert "\n" not in str(told.value)
 
 
-def test_schedule_free_is_judged_where_one_says():
-    """The gradients are taken at y, the average is x; the two differ, and results hold the one that was asked for."""
-    plain, mean = (
-        gd.from_optax(contrib.schedule_free_sgd, autonomous=False, theta=theta)
-        for theta in (None, lambda parameters, memory: contrib.schedule_free_eval_params(memory, parameters))
-    )
-    y, x = (gd.settle(rule, BENT, jnp.ones(2), 0.05, FEW).theta for rule in (plain, mean))
-    memory = gd.settle(plain, BENT, jnp.ones(2), 0.05, FEW).state[1]
-    np.testing.assert_allclose(x, contrib.schedule_free_eval_params(memory, y))
-    assert not np.allclose(x, y)
-
-
 def test_momentum_on_a_quartic_has_a_window_of_period_three():
     """Heavy ball with momentum 0.3 in a double well, at step sizes around 1.257; against a loop in NumPy."""
     step_sizes = np.linspace(1.2548, 1.2578, 7)

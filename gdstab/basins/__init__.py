@@ -46,3 +46,4 @@ __all__ = [
     "regimes",
     "volume",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int32, Int64
 
+from gdstab._results import strings
 from gdstab._validate import check_count, check_positive
 from gdstab.basins.ends import Ends
 
@@ -87,9 +88,14 @@ class Attractors:
         }
         return {name: (dims, values, {"long_name": words}) for name, (dims, values, words) in said.items()}
 
+    def onto(self, dataset, label: tuple):
+        """A dataset with the variable `label`, `(dims, values, attrs)`, and what its numbers stand for."""
+        more = dataset.assign({"label": label, **self.arrays()}).assign_attrs(label_tol=self.tol)
+        return more.assign_coords(attractor=strings(self.names))
+
     @classmethod
     def from_xarray(cls, dataset) -> "Attractors | None":
-        """What `arrays` wrote, with the names as coordinate `attractor`; None where there is nothing of it."""
+        """What `onto` wrote, or `arrays` with names as the coordinate `attractor`; None where there is nothing."""
         if "label_point" not in dataset:
             return None
         names = "point", "period", "lanes", "extent", "cells"

@@ -13,7 +13,6 @@ from gdstab import ensembles
 from gdstab._contract import entry
 from gdstab._numerics import independent
 from gdstab._results import origin as origin_of
-from gdstab._results import strings
 from gdstab._shapes import Shape
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_dtype, check_resolution, check_step_sizes
@@ -76,11 +75,11 @@ class Heatmap(Picture):
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
             "above_floor": (self.axes, self.source.to_grid(above), name),
         }
+        dataset = self._dataset(data, _NUMBERS)
         if self.attractors is None:
-            return self._dataset(data, _NUMBERS)
-        data["label"] = (self.axes, self.label, {"long_name": "attractor that the orbit ended on; -1 of none"})
-        dataset = self._dataset(data | self.attractors.arrays(), _NUMBERS).assign_attrs(label_tol=self.attractors.tol)
-        return dataset.assign_coords(attractor=strings(self.attractors.names))
+            return dataset
+        name = {"long_name": "attractor that the orbit ended on; -1 of none"}
+        return self.attractors.onto(dataset, (self.axes, self.label, name))
 
     @classmethod
     def from_xarray(cls, dataset, *, box, plane=None, dim: int | None = None) -> "Heatmap":

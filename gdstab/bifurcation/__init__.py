@@ -35,3 +35,4 @@ __all__ = [
     "predicted_amplitude",
     "sweep",
 ]
+__dir__ = __all__.copy  # nothing else is for users

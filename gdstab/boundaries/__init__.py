@@ -32,3 +32,4 @@ __all__ = [
     "track_edge",
     "uncertainty_exponent",
 ]
+__dir__ = __all__.copy  # nothing else is for users

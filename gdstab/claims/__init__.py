@@ -22,6 +22,7 @@ __all__ = [
     "run_report",
     "unexpected",
 ]
+__dir__ = __all__.copy  # nothing else is for users
 
 for _found in pkgutil.walk_packages(__path__, f"{__name__}."):
     importlib.import_module(_found.name)

@@ -60,3 +60,4 @@ __all__ = [
     "top_eigenpairs",
     "trace",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -12,3 +12,4 @@ __all__ = [
     "Dataset", "Regression", "Whitening", "digits", "fashion_mnist", "linear_teacher", "mnist", "normalised",
     "pixel_statistics", "read_idx", "relu_teacher", "split", "subset", "whiten",
 ]  # fmt: skip
+__dir__ = __all__.copy  # nothing else is for users

@@ -35,6 +35,7 @@ from gdstab.outcomes import StoppingRule, check_floor, check_range, floor_of, na
 from gdstab.updates import UpdateRule
 
 __all__ = ["FIRST", "TILE", "EnsembleResult", "Pace", "Tile", "iter_run", "map_points", "run", "worker_pool"]
+__dir__ = __all__.copy  # nothing else is for users
 
 TILE = 2**22
 """Lanes whose results are gathered together: the unit in which `iter_run` yields."""

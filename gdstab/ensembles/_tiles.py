@@ -168,6 +168,7 @@ class _Store:
             return jax.tree.map(lambda leaf: np.empty((num_lanes, *leaf.shape), leaf.dtype), shapes)
 
         self.theta = room(job.point) if "theta" in job.keep else None
+        self._theta_of = _theta_of_blocks(job) if "theta" in job.keep else None
         self.state = room(job.state) if "state" in job.keep else None
         self.loss = np.empty(num_lanes, jax.tree.leaves(job.point)[0].dtype) if "loss" in job.keep else None
 
@@ -181,12 +182,16 @@ class _Store:
             self.period[where] = _flat(swept.period, used)
         if self.loss is not None:
             self.loss[where] = _flat(swept.loss, used)
-        # Rules may work out theta from numbers of a lane; where it is but a part of the state, nothing is copied.
-        theta = jax.vmap(over_lanes(job.use.tree.rule.theta))
-        for rooms, found in ((self.theta, theta), (self.state, lambda state: state)):
+        for rooms, found in ((self.theta, self._theta_of), (self.state, lambda state: state)):
             if rooms is not None:
                 for room, leaf in zip(jax.tree.leaves(rooms), jax.tree.leaves(found(swept.state)), strict=True):
                     room[where] = _flat(leaf, used)
+
+
+def _theta_of_blocks(job: Job) -> Callable:
+    """The parameters of states `[blocks, ..., lanes]`: part of the state as it is, or worked out lane by lane."""
+    theta = job.use.tree.rule.theta
+    return jax.vmap(over_lanes(theta)) if jax.make_jaxpr(theta)(job.state).eqns else theta
 
 
 def _flat(leaf, used: int) -> np.ndarray:

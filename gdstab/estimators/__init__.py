@@ -42,3 +42,4 @@ __all__ = [
     "weighted",
     "wilson_interval",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -10,7 +10,7 @@ from gdstab.figures.bifurcation import ClosedForm, Density, Marks, closed_forms,
 from gdstab.figures.boundary import draw_boundary
 from gdstab.figures.centre_stable import CentreStablePicture, draw_centre_stable
 from gdstab.figures.critical import Stable, draw_critical
-from gdstab.figures.critical_map import CriticalMap, draw_critical_map
+from gdstab.figures.critical_map import CriticalMap, draw_critical_attractors, draw_critical_map
 from gdstab.figures.critical_points import draw_critical_points
 from gdstab.figures.cycle import Branches, BranchMark, Track, draw_cycle
 from gdstab.figures.escape import EscapeTimes, LadderShares, Plateaus, SaddlePlane, draw_escape
@@ -65,6 +65,7 @@ __all__ = [
     "draw_centre_stable",
     "draw_closeness",
     "draw_critical",
+    "draw_critical_attractors",
     "draw_critical_map",
     "draw_critical_points",
     "draw_cycle",
@@ -85,3 +86,4 @@ __all__ = [
     "draw_worst_case",
     "save",
 ]
+__dir__ = __all__.copy  # nothing else is for users

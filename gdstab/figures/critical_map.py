@@ -1,4 +1,4 @@
-"""The critical step of every initial point, as a map."""
+"""The critical step of every initial point, and where its orbit ends there, as maps."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from gdstab.figures import style
+from gdstab.basins import Attractors
+from gdstab.figures import labels, style
 
 _FLAGGED, _NONE, _ALL = "#d55e00", "#9c9c9c", "#e79fc4"
 """Apart in hue from the map of critical steps and in lightness from each other (Okabe and Ito)."""
@@ -28,6 +29,8 @@ class CriticalMap(NamedTuple):
     critical_step: float | None
     minima: Sequence[np.ndarray] = ()
     level_line: Callable[[float], np.ndarray] | None = None  # the exact line of cells with this critical step
+    label: np.ndarray | None = None  # of where the orbit ends just below `eta`, -1 of nowhere
+    attractors: Attractors | None = None
 
 
 def draw_critical_map(found: CriticalMap, *, figure: FigureBase | None = None) -> FigureBase:
@@ -42,6 +45,30 @@ def draw_critical_map(found: CriticalMap, *, figure: FigureBase | None = None) -
         if np.isfinite(found.eta).any():
             _draw_bar(figure, axes, found, norm, levels)
         style.legend_below(figure, entries + _swatches(found), 3, handlelength=2.2)
+    return figure
+
+
+def draw_critical_attractors(found: CriticalMap, *, figure: FigureBase | None = None) -> FigureBase:
+    """Each cell in the colour of the attractor that its orbit ends on just below its critical step."""
+    if found.label is None or found.attractors is None:
+        raise ValueError("expected a map with label and attractors, got one without; ask for labels")
+    nowhere = found.label < 0
+    rest = (
+        (nowhere & ~found.flagged, _NONE, "none converges"),
+        (nowhere & found.flagged, _FLAGGED, "not the smallest, but larger ones converge"),
+    )
+    with style.style():
+        figure = style.new_figure(5.0, 5.2, figure)
+        axes = figure.add_subplot()
+        picture = labels.shaded(found.label, found.attractors.names, np.zeros(found.label.shape))
+        for cells, colour, _ in rest:
+            picture[cells] = style.rgb(colour)
+        style.draw_image(axes, picture, found.box, found.axes)
+        lines = _draw_lines(axes, found._replace(level_line=None), np.zeros(0))
+        entries = labels.number_attractors(axes, found.attractors, found.label.size, found.box, found.axes)
+        axes.set_title("attractor just below the critical step")
+        entries += lines + [(style.swatch(colour), name) for cells, colour, name in rest if cells.any()]
+        style.legend_below(figure, entries, 2, handlelength=2.4)
     return figure
 
 

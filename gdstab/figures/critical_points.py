@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from gdstab import ensembles, sampling
 from gdstab.basins import CriticalKind, CriticalPoints
@@ -29,7 +29,8 @@ def draw_critical_points(
     ax: Axes | None = None,
     title: str | None = None,
     cmap: Any = None,
-) -> Figure:
+    figure: Figure | SubFigure | None = None,
+) -> Figure | SubFigure:
     """Mark the points by kind, in shape and colour; under them level lines of the loss, evenly filled.
 
     Parameters
@@ -44,6 +45,8 @@ def draw_critical_points(
         Axes to draw into; by default those of a new figure.
     cmap
         Of the level lines; by default greys.
+    figure
+        To draw on, or a part of one; by default a new one, or that of `ax`.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def draw_critical_points(
     if found.point.shape[1] != 2:
         raise ValueError(f"expected critical points in the plane, got {found.point.shape[1]} parameters; draw others")
     with style.style():
-        figure = style.new_figure(5.0, 4.6) if ax is None else ax.figure
+        figure = style.new_figure(5.0, 4.6, figure) if ax is None else ax.figure
         axes = figure.add_subplot() if ax is None else ax
         sides = np.asarray(box, float) if box is not None else _sides(found.point)
         if loss is not None:

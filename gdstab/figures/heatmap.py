@@ -51,7 +51,7 @@ def draw_heatmap(
         style.draw_image(axes, _colours(result, norm), result.box, result.axes)
         entries = _draw_curves(axes, overlay)
         if result.attractors is not None:
-            entries = _number_attractors(axes, result) + entries
+            entries = labels.number_attractors(axes, result.attractors, result.cells, result.box, result.axes) + entries
         axes.set_title(title or rf"$\eta = {result.step_size:g}$")
         if result.counts["converged"]:
             image = ScalarMappable(norm, style.ITERATIONS if result.label is None else labels.SHADES)
@@ -90,27 +90,6 @@ def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
     for verdict, colour in style.OUTCOME_COLOURS.items():
         picture[nowhere & (result.outcome == verdict)] = style.rgb(colour)
     return picture
-
-
-def _number_attractors(axes: Axes, result: Heatmap) -> list:
-    """Number the attractors that lie in the plane, where it shows two of two parameters; entries of the legend."""
-    attractors, shares = result.attractors, 100 * result.attractors.lanes[0] / result.cells
-    whole = [f"{share:.1f} %" if share >= 0.1 else "below 0.1 %" for share in shares]
-    if attractors.point.shape[1] == 2 and result.axes[0].startswith("x"):
-        places = attractors.point[:, [int(name[1:]) for name in result.axes]]
-        for number, place in enumerate(places, 1):
-            if all(low < x < high for x, (low, high) in zip(place, result.box, strict=True)):
-                axes.annotate(
-                    str(number), place, (4, 4), textcoords="offset points", fontsize=9,
-                    path_effects=style.casing("white", 2.2),
-                )  # fmt: skip
-    return [
-        (
-            labels.swatch(number, attractors.names[number]),
-            f"{number + 1}:  {attractors.names[number]},  {whole[number]}",
-        )
-        for number in labels.named(shares)
-    ]
 
 
 def _draw_curves(axes: Axes, overlay: Overlay) -> list:

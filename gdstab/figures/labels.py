@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from gdstab.basins import Attractors
 from gdstab.figures import style
 from gdstab.outcomes import Outcome
 
@@ -77,6 +78,27 @@ def named(sizes: np.ndarray) -> list[int]:
     """The labels that a legend has room for, in order: those of the largest size, if there are any of it."""
     order = np.argsort(-sizes, kind="stable")[:_NAMED]
     return sorted(int(number) for number in order if sizes[number] > 0)
+
+
+def number_attractors(axes: Axes, attractors: Attractors, cells: int, box, names: tuple[str, str]) -> list[tuple]:
+    """Number the attractors that lie in the plane of a map, where it shows two of two parameters.
+
+    What comes back is for the legend: their names, and which share of the cells each has.
+    """
+    shares = 100 * attractors.lanes[0] / cells
+    whole = [f"{share:.1f} %" if share >= 0.1 else "below 0.1 %" for share in shares]
+    if attractors.point.shape[1] == 2 and names[0].startswith("x"):
+        places = attractors.point[:, [int(name[1:]) for name in names]]
+        for number, place in enumerate(places, 1):
+            if all(low < x < high for x, (low, high) in zip(place, box, strict=True)):
+                axes.annotate(
+                    str(number), place, (4, 4), textcoords="offset points", fontsize=9,
+                    path_effects=style.casing("white", 2.2),
+                )  # fmt: skip
+    return [
+        (swatch(number, attractors.names[number]), f"{number + 1}:  {attractors.names[number]},  {whole[number]}")
+        for number in named(shares)
+    ]
 
 
 def draw_label_shares(shares: LabelShares, *, figure: FigureBase | None = None) -> FigureBase:

@@ -20,3 +20,4 @@ __all__ = [
     "gradient_flows",
     "settled",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -32,3 +32,4 @@ __all__ = [
     "VectorProduct",
     "WorstCase",
 ]
+__dir__ = __all__.copy  # nothing else is for users

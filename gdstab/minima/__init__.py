@@ -23,3 +23,4 @@ __all__ = [
     "tangent_space",
     "trace_curve",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -20,3 +20,4 @@ __all__ = [
     "settle_from",
     "shifted",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -10,11 +10,13 @@ from gdstab._guard import cores as available_cores
 from gdstab.records.directories import CHUNK, SCHEMA, Record, begin, check_room, latest, load
 from gdstab.records.files import RunError, writing
 from gdstab.records.origin import differing_keys, provenance
+from gdstab.records.resumable import Resumable, resumable
 
 __all__ = [
     "CHUNK",
     "SCHEMA",
     "Record",
+    "Resumable",
     "RunError",
     "available_cores",
     "begin",
@@ -23,5 +25,7 @@ __all__ = [
     "latest",
     "load",
     "provenance",
+    "resumable",
     "writing",
 ]
+__dir__ = __all__.copy  # nothing else is for users

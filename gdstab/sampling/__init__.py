@@ -27,3 +27,4 @@ __all__ = [
     "shaped",
     "sobol",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -50,3 +50,4 @@ __all__ = [
     "threshold_of",
     "transient_growth",
 ]
+__dir__ = __all__.copy  # nothing else is for users

@@ -9,6 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+__all__ = [
+    "all_options",
+    "class_name",
+    "names",
+    "options_of",
+    "phases",
+    "room_of",
+    "run",
+    "tables",
+]
+__dir__ = __all__.copy  # nothing else is for users
+
 _FIGURES = "reproduce"
 """The folder of the figures of the papers, which are one command together."""
 

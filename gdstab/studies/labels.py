@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from gdstab import basins, ensembles, stability
 from gdstab._types import LossFn
-from gdstab.studies.tables import columns
+from gdstab.studies.tables import columns, number
 from gdstab.theory import known
 
 ELSEWHERE = "elsewhere"
@@ -50,13 +50,46 @@ class ByMinimum(eqx.Module):
         return jnp.where(near, jnp.argmin(squares), len(self.points)).astype(jnp.int32)
 
 
+class ByBranch(eqx.Module):
+    r"""The label of an end point where the minima are the hyperbola $xy = a > 0$: its branch, or one more of neither.
+
+    Parameters
+    ----------
+    target
+        The number a.
+    tol
+        How far from the branch an end point may be, to first order $|xy - a| / |(x, y)|$.
+    """
+
+    target: float
+    tol: float
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, target: float, tol: float | None = None):
+        between = math.sqrt(8 * target)  # of the two vertices
+        self.target, self.tol = target, between / 4 if tol is None else tol
+        vertex = f"{math.sqrt(target):.4g}"
+        self.names = (f"branch through (-{vertex}, -{vertex})", f"branch through ({vertex}, {vertex})", ELSEWHERE)
+
+    def __call__(self, theta):
+        """0, 1 or 2.
+
+        >>> [ByBranch(1.0)(jnp.array(end)).tolist() for end in ([-2.0, -0.5], [4.0, 0.25], [0.0, 0.0])]
+        [0, 1, 2]
+        """
+        x, y = theta
+        off = jnp.abs(x * y - jnp.asarray(self.target, theta.dtype)) / jnp.hypot(x, y)
+        near = off <= jnp.asarray(min(self.tol, 1e30), theta.dtype)
+        return jnp.where(near, (x + y > 0).astype(jnp.int32), 2).astype(jnp.int32)
+
+
 def build_label(options, loss: LossFn, dim: int) -> Callable | basins.Found | None:
     """What `--label` and `--label-tol` ask for.
 
     Raises
     ------
     ValueError
-        If the minima of the loss are not known, or no isolated points.
+        If the minima of the loss are not known, or neither isolated points nor a hyperbola.
     """
     if options.label is None:
         if options.label_tol is not None:
@@ -64,12 +97,15 @@ def build_label(options, loss: LossFn, dim: int) -> Callable | basins.Found | No
         return None
     if options.label == "found":
         return basins.Found(tol=options.label_tol)
-    minima = known(loss, np.zeros(dim)).isolated
-    if minima is None:
-        raise ValueError(
-            "--label by-minimum: expected a loss whose minima are known points, got another one; use found"
-        )
-    return ByMinimum(minima, options.label_tol)
+    what = known(loss, np.zeros(dim))
+    if what.isolated is not None:
+        return ByMinimum(what.isolated, options.label_tol)
+    if what.hyperbola is not None:
+        return ByBranch(what.hyperbola.target, options.label_tol)
+    raise ValueError(
+        "--label by-minimum: expected a loss whose minima are known points, or a product of two numbers with a "
+        "positive target, got another one; use --label found"
+    )
 
 
 def summarise(attractors: basins.Attractors, loss: LossFn) -> list[dict]:
@@ -94,12 +130,14 @@ def summarise(attractors: basins.Attractors, loss: LossFn) -> list[dict]:
 
 
 def table(summary: dict, lanes: int) -> str:
-    """The attractors of a heatmap, each with its share of the cells."""
-    rows = [("attractor", "what it is", "cells", "share")]
-    for number, row in enumerate(summary["attractors"], 1):
+    """The attractors of a map, each with its share of the cells; and with their critical step, if that is known."""
+    rows = [("attractor", "what it is", "cells", "share", "median critical step")]
+    for place, row in enumerate(summary["attractors"], 1):
         (count,) = row["lanes"]
-        rows.append((f"{number}:  {row['name']}", what(row), f"{count:,}", f"{count / lanes:.6f}"))
-    return columns(rows)
+        step = number(row.get("critical_step"), ".4g")
+        rows.append((f"{place}:  {row['name']}", what(row), f"{count:,}", f"{count / lanes:.6f}", step))
+    known = any("critical_step" in row for row in summary["attractors"])
+    return columns(rows if known else [row[:-1] for row in rows])
 
 
 def shares_table(summary: dict) -> str:

@@ -33,3 +33,4 @@ __all__ = [
     "strata",
     "symmetric_line",
 ]
+__dir__ = __all__.copy  # nothing else is for users

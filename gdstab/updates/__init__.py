@@ -28,3 +28,4 @@ __all__ = [
     "sgd",
     "with_noise",
 ]
+__dir__ = __all__.copy  # nothing else is for users

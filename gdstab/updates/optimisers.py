@@ -2,19 +2,20 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.extend.core import Var
+from optax.contrib import ScheduleFreeState
 
 from gdstab._types import LossFn
 from gdstab.updates.rules import Applied, UpdateRule
 
 
-def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None = None) -> UpdateRule:
+def from_optax(factory: Any, *, autonomous: bool = True) -> UpdateRule:
     r"""Any deterministic optax optimiser as an update rule on the state (theta, optax state).
 
     The step size is traced: the optimiser is built anew, at trace time, in every step, and never stored. Value,
@@ -32,15 +33,12 @@ def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None 
         Say False for schedules, where one step is not one map iterated; those of optax are recognised, and refused
         without it. The bias correction of Adam also counts its steps, but it fades, and such rules are called
         autonomous here.
-    theta
-        `theta(parameters, memory)`: which parameters verdicts look at and results hold. By default those that the
-        optimiser moves: the point where gradients are taken, of schedule-free rules too. The averages of these are
-        had by `lambda parameters, memory: optax.contrib.schedule_free_eval_params(memory, parameters)`. Of
-        `optax.lookahead`, which must be outermost, the slow ones.
 
     Returns
     -------
-    The update rule; rules made by the same arguments are equal, and compile once.
+    The update rule; rules made by the same arguments are equal, and compile once. Its parameters, at which verdicts,
+    labels and results look, are those that optax evaluates: of `optax.contrib.schedule_free` the averages x, not the
+    points y of the gradients; of `optax.lookahead`, which must be outermost, the slow ones; else those that move.
 
     Raises
     ------
@@ -61,23 +59,28 @@ def from_optax(factory: Any, *, autonomous: bool = True, theta: Callable | None 
             f"expected a function step_size -> optax.GradientTransformation, got {type(factory).__name__}; "
             "pass `optax.adam` or `lambda s: optax.sgd(s, momentum=0.9)`, not an optimiser already built"
         )
-    read = evaluated if theta is None else Applied(_read, theta)
-    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), read, autonomous)
+    return UpdateRule(Applied(begin_optax, factory, autonomous), Applied(step_optax, factory), evaluated, autonomous)
 
 
 def evaluated(state):
     """The parameters of a state (theta, optax state) that are evaluated, see `from_optax`."""
-    return state[0].slow if isinstance(state[0], optax.LookaheadParams) else state[0]
+    params, memory = state
+    if isinstance(params, optax.LookaheadParams):
+        return params.slow
+    for part in jax.tree.leaves(memory, is_leaf=_is_schedule_free):
+        if _is_schedule_free(part):
+            return jax.tree.map(partial(_average, part.b1), params, part.z)
+    return params
 
 
-def _moving(params):
-    """Those of the two that the gradients are taken at."""
-    return params.fast if isinstance(params, optax.LookaheadParams) else params
+def _is_schedule_free(node) -> bool:
+    return isinstance(node, ScheduleFreeState)
 
 
-def _read(theta, state):
-    with _lenient_dtypes():
-        return jax.tree.map(lambda new, old: jnp.asarray(new, jnp.result_type(old)), theta(*state), _moving(state[0]))
+def _average(b1, y, z):
+    """The x of y = (1 - b1) z + b1 x."""
+    b1 = b1.astype(y.dtype)
+    return (y - (1 - b1) * z.astype(y.dtype)) / b1
 
 
 def begin_optax(factory, autonomous: bool, theta, step_size):
@@ -102,7 +105,7 @@ def begin_optax(factory, autonomous: bool, theta, step_size):
 def step_optax(factory, loss: LossFn, state, step_size):
     """One step of the optimiser that the factory builds, from the state (theta, optax state)."""
     theta, memory = state
-    value, gradient = jax.value_and_grad(loss)(_moving(theta))
+    value, gradient = jax.value_and_grad(loss)(theta.fast if isinstance(theta, optax.LookaheadParams) else theta)
     with _lenient_dtypes():
         transform = _build(factory, step_size)
         told = {"value": value, "grad": gradient, "value_fn": loss}

@@ -55,10 +55,10 @@ class UpdateRule(NamedTuple):
     >>> def step(loss, state, step_size):
     ...     theta, mean = state
     ...     theta = theta - step_size * jax.grad(loss)(theta)
-    ...     return theta, 0.9 * mean + 0.1 * theta
+    ...     return theta, (mean + theta) / 2
     >>> averaged = UpdateRule(begin, step, lambda state: state[1])
     >>> averaged.theta(averaged.step(jnp.sum, begin(jnp.ones(1), 0.5), 0.5)).tolist()
-    [0.95]
+    [0.75]
     """
 
     init: Callable[..., State]

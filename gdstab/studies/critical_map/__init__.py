@@ -1,11 +1,19 @@
 """Up to which step size descent converges, for every initial point of a rectangle."""
 
 from gdstab.studies import run as run
-from gdstab.studies.options.base import Box, LossOptions, PlaneOptions, RunOptions, StoppingOptions, study_options
+from gdstab.studies.options.base import (
+    Box,
+    LabelOptions,
+    LossOptions,
+    PlaneOptions,
+    RunOptions,
+    StoppingOptions,
+    study_options,
+)
 
 
 @study_options
-class CriticalMap(LossOptions, RunOptions, StoppingOptions, PlaneOptions):
+class CriticalMap(LossOptions, RunOptions, StoppingOptions, PlaneOptions, LabelOptions):
     """Up to which step size does gradient descent converge, from every cell of a rectangle?"""
 
     low: float = 0.02

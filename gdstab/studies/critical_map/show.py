@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gdstab import figures, records
-from gdstab.studies import building
+from gdstab import basins, figures, records
+from gdstab.studies import building, labels
 from gdstab.studies.heatmap.study import hyperbola_in
 from gdstab.studies.options import read
 from gdstab.studies.tables import columns, counted, timing
@@ -18,6 +18,8 @@ def table(summary: dict) -> str:
     lines.append(f"just above it: {counted(summary['above'], none='nothing seen')}")
     if summary["kinds"] is not None:
         lines.append(f"just below it they converge to: {counted(summary['kinds'])}")
+    if "attractors" in summary:
+        lines[1:1] = ["", labels.table(summary, summary["cells"])]
     lines.append(
         f"the converging step sizes are no interval: {summary['flagged']:,} cells; none converges: "
         f"{summary['none_converges']:,}; all converge: {summary['all_converge']:,}"
@@ -38,8 +40,12 @@ def _against_theory(theory: dict) -> list[str]:
 
 
 def draw(record: records.Record) -> dict:
-    """The map."""
-    return {"figure": figures.draw_critical_map(picture(record))}
+    """The map; with labels, that of the attractors as a figure of its own."""
+    found = picture(record)
+    drawn = {"figure": figures.draw_critical_map(found)}
+    if found.attractors is not None:
+        drawn["attractors"] = figures.draw_critical_attractors(found)
+    return drawn
 
 
 def picture(record: records.Record) -> figures.CriticalMap:
@@ -57,5 +63,6 @@ def picture(record: records.Record) -> figures.CriticalMap:
         eta=dataset["eta"].values, flagged=dataset["flag"].values,
         all_converge=np.isinf(dataset["high"].values) & ~dataset["flag"].values, box=options.box,
         axes=tuple(map(str, dataset["eta"].dims)), critical_step=record.summary["theory"]["critical_step"],
-        minima=minima, level_line=lines,
+        minima=minima, level_line=lines, attractors=basins.Attractors.from_xarray(dataset),
+        label=dataset["label"].values if "label" in dataset else None,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 r"""The study of $\eta^*(\theta_0)$: a map of the critical step of every cell, and how it agrees with theory."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from gdstab import basins, boundaries, stability, updates
 from gdstab._types import LossFn
 from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.sampling import GridSource
-from gdstab.studies import building
+from gdstab.studies import building, labels
 from gdstab.studies.critical_map import CriticalMap
 from gdstab.studies.phases import SAVING, Phase
 from gdstab.studies.tables import picked
@@ -23,6 +24,7 @@ CLEAR = 0.98
 
 _SEARCH = ("low", "high", "scan", "rtol", "undecided_rtol", "nudge")
 _BYTES_PER_CELL = 3 * (2 * 8 + 4)  # brackets, flags and verdicts, in the parts, in memory on the way, in the result
+_BYTES_PER_LABEL = 3 * 4
 
 
 class Setting(NamedTuple):
@@ -34,6 +36,7 @@ class Setting(NamedTuple):
     box: tuple
     axes: tuple[str, str]
     stopping: StoppingRule
+    label: Callable | basins.Found | None
     needs: Needs
 
 
@@ -45,9 +48,10 @@ def prepare(options: CriticalMap) -> Setting:
     box, shape = options.box, options.resolution
     origin, directions, axes = basins.parse_plane(plane, dim)
     boundaries.check_search(dtype, **{name: getattr(options, name) for name in _SEARCH})
-    size = math.prod(shape) * _BYTES_PER_CELL
+    label = labels.build_label(options, loss, dim)
+    size = math.prod(shape) * (_BYTES_PER_CELL + (0 if label is None else _BYTES_PER_LABEL))
     source = GridSource(box, shape, origin, directions, dtype, compact=True)
-    return Setting(loss, known(loss), source, box, axes, stopping, Needs({"resolution": size}, size))
+    return Setting(loss, known(loss), source, box, axes, stopping, label, Needs({"resolution": size}, size))
 
 
 def phases(options: CriticalMap) -> dict[str, Phase]:
@@ -68,8 +72,9 @@ def measure(options: CriticalMap, setting: Setting, work: Work):
     work.enter("bisections")
     found = boundaries.critical_step(
         updates.gradient_descent(), setting.loss, setting.source, stopping=setting.stopping,
-        classify=stability.classify if options.kinds else None, progress=work.progress, finished=finished,
-        on_part=lambda part: keep(part.arrays()), **{name: getattr(options, name) for name in _SEARCH},
+        classify=stability.classify if options.kinds else None, label=setting.label, progress=work.progress,
+        finished=finished, on_part=lambda part: keep(part.arrays()),
+        **{name: getattr(options, name) for name in _SEARCH},
     )  # fmt: skip
     return _dataset(found, setting), summarise(found, setting, options)
 
@@ -82,6 +87,7 @@ def summarise(found: boundaries.CriticalSteps, setting: Setting, options: Critic
     at_high = np.bincount(found.outcome[np.isfinite(found.high)], minlength=len(Outcome))
     kinds = np.bincount(found.kind[found.kind >= 0], minlength=len(stability.Kind))
     against = compare(eta, setting.source, options, setting.known)
+    ends = {} if found.attractors is None else {"attractors": _attractors(found, setting.loss)}
     return {
         "cells": eta.size, "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
         "flagged": (~found.interval).sum(), "flagged_share": (~found.interval).mean(),
@@ -91,8 +97,18 @@ def summarise(found: boundaries.CriticalSteps, setting: Setting, options: Critic
         "kinds": {kind.name.lower(): kinds[kind] for kind in stability.Kind} if options.kinds else None,
         "moved": found.moved.sum(),
         "theory": {name: "inf" if value == np.inf else value for name, value in against.items()}, "orbits": found.lanes,
-        **picked(found, "lane_steps", "compile_seconds", "run_seconds"),
+        **picked(found, "lane_steps", "compile_seconds", "run_seconds"), **ends,
     }  # fmt: skip
+
+
+def _attractors(found: boundaries.CriticalSteps, loss: LossFn) -> list[dict]:
+    """What is said of each attractor, with the median critical step of those of its cells that have one."""
+    rows = labels.summarise(found.attractors, loss)
+    for number, row in enumerate(rows):
+        steps = found.eta[(found.label == number) & found.interval]
+        steps = steps[np.isfinite(steps)]
+        row["critical_step"] = np.median(steps) if steps.size else None
+    return rows
 
 
 def compare(eta: np.ndarray, source: GridSource, options: CriticalMap, what: Known) -> dict:
@@ -132,7 +148,11 @@ def _dataset(found: boundaries.CriticalSteps, setting: Setting) -> xr.Dataset:
     }
     axes, source = setting.axes, setting.source
     data = {name: (axes, source.to_grid(values), attrs) for name, (values, attrs) in variables.items()}
-    return xr.Dataset(data, dict(zip(axes, _centres(setting), strict=True)), {"scan": found.step_sizes.tolist()})
+    dataset = xr.Dataset(data, dict(zip(axes, _centres(setting), strict=True)), {"scan": found.step_sizes.tolist()})
+    if found.attractors is None:
+        return dataset
+    name = {"long_name": "attractor that the orbit ends on at low; -1 of none"}
+    return found.attractors.onto(dataset, (axes, source.to_grid(found.label), name))
 
 
 def _centres(setting: Setting) -> list[np.ndarray]:

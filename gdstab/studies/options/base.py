@@ -73,7 +73,7 @@ class LabelOptions:
 
     label: Literal["found", "by-minimum"] | None = None
     """tell apart where orbits end: attractors that are found by grouping end points, cycles included; or the minima
-    that are known of the loss, each by its place"""
+    that are known of the loss, points or the two branches of a hyperbola, each by its place"""
     label_tol: float | None = None
     """what of end points is not told apart: side of the cells that they are grouped by, by default a 64th of what the
     initial points fill; by-minimum: distance that belongs to one, by default a quarter of that between two"""
