@@ -5,14 +5,17 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optax.contrib
 import pytest
+from optax import contrib
 
 import gdstab as gd
 
 CURVATURES = np.array([1.0, 3.0])
 B1 = 0.8
-FREE = gd.from_optax(functools.partial(optax.contrib.schedule_free_sgd, b1=B1), autonomous=False)
+FREE = gd.from_optax(
+    functools.partial(contrib.schedule_free_sgd, b1=B1), autonomous=False,
+    theta=lambda parameters, memory: contrib.schedule_free_eval_params(memory, parameters),
+)  # fmt: skip
 AHEAD = gd.from_optax(lambda s: optax.lookahead(optax.sgd(s), 3, 0.5))
 POINTS = np.array([[1.0, -2.0], [0.3, 0.5], [2.0, 1.0]])
 
@@ -38,7 +41,9 @@ def test_schedule_free_is_judged_at_its_averages(dtype):
     tol, eta = 1e-3, 0.3
     stopping = gd.StoppingRule(loss_tol=tol, max_steps=400)
     rtol = 400 * np.finfo(dtype).eps
-    found = gd.run(FREE, bowl, POINTS.astype(dtype), eta, stopping)
+    points = np.tile(POINTS, (200, 1)).astype(dtype)  # more than a block
+    found = gd.run(FREE, bowl, points, eta, stopping)
+    np.testing.assert_array_equal(found.theta[-3:], found.theta[:3])
     for lane, point in enumerate(POINTS):
         path = free_path(point, eta, 400)
         values = (CURVATURES * path**2).sum(1) / 2
@@ -75,4 +80,4 @@ def test_what_cannot_be_evaluated_is_refused():
     with pytest.raises(ValueError, match=r"expected optax.lookahead as the outermost transformation, got one inside"):
         inner.init(jnp.zeros(2), 0.1)
     with pytest.raises(ValueError, match="got one with a schedule"):
-        gd.from_optax(optax.contrib.schedule_free_sgd).init(jnp.zeros(2), 0.1)
+        gd.from_optax(contrib.schedule_free_sgd).init(jnp.zeros(2), 0.1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gdstab._compiling import Use, kind_of
 from gdstab._guard import turn
-from gdstab.ensembles._kernel import Lanes, Static, Swept, compiled
+from gdstab.ensembles._kernel import Lanes, Static, Swept, compiled, over_lanes
 from gdstab.ensembles._points import Feed
 from gdstab.ensembles._tuning import Tuning, stops
 from gdstab.outcomes import Outcome
@@ -70,8 +70,8 @@ def run_tile(job: Job, start: int, stop: int) -> Tile:
     Compilation is timed apart: see `_warm_up`.
     """
     passes = stops(job.max_steps)
-    compile_seconds = _warm_up(job, "first", _first_pass, start, start, 0)
     store, lane_steps = _Store(job, stop - start), 0
+    compile_seconds = _warm_up(job, "first", _first_pass, start, start, 0)
     pieces = _pieces(stop - start, job.tuning.chunk)
     work = [partial(_first_pass, job, start + a, start + b) for a, b in pieces]
     places = [range(a, b) for a, b in pieces]
@@ -181,7 +181,9 @@ class _Store:
             self.period[where] = _flat(swept.period, used)
         if self.loss is not None:
             self.loss[where] = _flat(swept.loss, used)
-        for rooms, found in ((self.theta, job.use.tree.rule.theta), (self.state, lambda state: state)):
+        # Rules may work out theta from numbers of a lane; where it is but a part of the state, nothing is copied.
+        theta = jax.vmap(over_lanes(job.use.tree.rule.theta))
+        for rooms, found in ((self.theta, theta), (self.state, lambda state: state)):
             if rooms is not None:
                 for room, leaf in zip(jax.tree.leaves(rooms), jax.tree.leaves(found(swept.state)), strict=True):
                     room[where] = _flat(leaf, used)
