@@ -12,10 +12,7 @@ import gdstab as gd
 
 CURVATURES = np.array([1.0, 3.0])
 B1 = 0.8
-FREE = gd.from_optax(
-    functools.partial(contrib.schedule_free_sgd, b1=B1), autonomous=False,
-    theta=lambda parameters, memory: contrib.schedule_free_eval_params(memory, parameters),
-)  # fmt: skip
+FREE = gd.from_optax(functools.partial(contrib.schedule_free_sgd, b1=B1), autonomous=False)
 AHEAD = gd.from_optax(lambda s: optax.lookahead(optax.sgd(s), 3, 0.5))
 POINTS = np.array([[1.0, -2.0], [0.3, 0.5], [2.0, 1.0]])
 
