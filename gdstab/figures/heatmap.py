@@ -22,6 +22,10 @@ LABELS = {
 }
 
 
+_OWN = ("#e69f00", "#c2185b", "#56b4e9", "#8c510a")
+"""Apart from the map of iterations and from the colours of the verdicts."""
+
+
 class Overlay(NamedTuple):
     """What to lay over a heatmap, in the coordinates of its box: sequences of polylines `[points, 2]`, and spots."""
 
@@ -61,6 +65,8 @@ def draw_heatmap(
         nowhere = result.outcome if result.label is None else np.where(result.label < 0, result.outcome, -1)
         present = [verdict for verdict in LABELS if (nowhere == verdict).any()]
         entries += [(style.swatch(style.OUTCOME_COLOURS[verdict]), LABELS[verdict]) for verdict in present]
+        own = [code for code in range(len(Outcome), len(result.outcomes)) if (nowhere == code).any()]
+        entries += [(style.swatch(_own_colour(code)), result.outcomes[code].replace("_", " ")) for code in own]
         style.legend_below(figure, entries, 4 if result.label is None else 2, handlelength=2.4)
     return figure
 
@@ -89,7 +95,14 @@ def _colours(result: Heatmap, norm: LogNorm) -> np.ndarray:
         picture, nowhere = labels.shaded(result.label, result.attractors.names, np.asarray(darkness)), result.label < 0
     for verdict, colour in style.OUTCOME_COLOURS.items():
         picture[nowhere & (result.outcome == verdict)] = style.rgb(colour)
+    for code in range(len(Outcome), len(result.outcomes)):
+        picture[nowhere & (result.outcome == code)] = style.rgb(_own_colour(code))
     return picture
+
+
+def _own_colour(code: int) -> str:
+    """Of a verdict of one's own, which stand behind the five."""
+    return _OWN[(code - len(Outcome)) % len(_OWN)]
 
 
 def _draw_curves(axes: Axes, overlay: Overlay) -> list:
