@@ -271,6 +271,7 @@ def test_the_study_of_heatmaps_writes_labels(tmp_path):
 
 
 @pytest.mark.usefixtures("unrendered")
+@pytest.mark.slow
 def test_the_study_of_basins_writes_labels_and_draws_them(tmp_path):
     asked = options.Basin(
         loss=options.Himmelblau(), step_sizes="0.01,0.016", box=(-5.0, 5.0), samples=500, max_steps=500,

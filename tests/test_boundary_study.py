@@ -119,6 +119,7 @@ def test_a_picture_is_read_back_as_it_was():
         np.testing.assert_array_equal(again.source.take(np.arange(9)), picture.source.take(np.arange(9)))
 
 
+@pytest.mark.slow
 def test_the_fit_is_read_back_as_it_was(study, control):
     found, uncertainty = show.exponent(control.record), control.record.summary["uncertainty"]
     assert [found.dimension, found.fractal] == [uncertainty["boundary_dimension"], False]

@@ -143,6 +143,7 @@ def test_against_a_power_series(rng, dtype, tol, radius):
     assert 0.05 < float(graph.factor.max()) <= 0.5
 
 
+@pytest.mark.slow
 def test_momentum_has_a_manifold_too(rng):
     state = stability.extend(HEAVY_BALL, bent, jnp.zeros(2), 0.1)
     found = stability.centre_stable(HEAVY_BALL, bent, state, 0.1, radius=1.0)

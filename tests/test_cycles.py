@@ -77,6 +77,7 @@ def test_a_manifold_of_fixed_points_is_reached_at_about_the_nearest_one():
     assert not sharp.stable
 
 
+@pytest.mark.slow
 def test_newton_with_a_free_step_size_moves_orthogonally_to_the_branch():
     k, exact = 1.2, np.array(symmetric_line.period_two(1.2)) / np.sqrt(1.2)
     found = newton(RULE, line, jnp.array(exact[0] + 1e-3), k + 1e-3, 2, weight=1.0)

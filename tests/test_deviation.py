@@ -47,6 +47,7 @@ def halvings():
     return beside()
 
 
+@pytest.mark.slow
 def test_orders_one_and_two_in_the_step_size(halvings):
     for distance, order in ((halvings.distance, 1), (halvings.modified_distance, 2)):
         slope = np.polyfit(np.log(SIZES), np.log(np.max(distance, axis=1)), 1)[0]

@@ -63,6 +63,7 @@ def test_the_product_of_scalars_keeps_the_difference_of_squares_and_its_limit():
     np.testing.assert_allclose(end[0] * end[1], 1.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_it_stops_where_the_gradient_is_small_and_holds_what_follows():
     loss = losses.Quadratic(jnp.eye(2))
 
@@ -157,6 +158,7 @@ def test_single_precision_stays_single():
     assert flow.theta.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_jit_vmap_and_trees():
     loss = losses.ScalarProduct()
 

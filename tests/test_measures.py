@@ -368,6 +368,7 @@ def until(width, *, source=None, step_sizes=STEP_SIZES, **options):
     )
 
 
+@pytest.mark.slow
 def test_sampling_stops_once_the_intervals_are_narrow():
     found = until(0.02)
     assert found.reached.all()

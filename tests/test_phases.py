@@ -77,6 +77,7 @@ def test_thresholds_are_those_of_a_whole_round(rule, threshold, dtype):
     assert found.width == found.bracket <= 1e-5
 
 
+@pytest.mark.slow
 def test_orbits_agree_with_the_thresholds():
     """Below they converge, above they leave: by running, which knows nothing of a round."""
     sizes = jnp.array([0.97, 1.03])

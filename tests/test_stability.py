@@ -125,6 +125,7 @@ def test_multipliers_leave_counters_out_and_take_trees():
         stability.multipliers(Rule(step), saddle, jnp.array(5), 0.75)
 
 
+@pytest.mark.slow
 def test_multipliers_vmap_over_step_sizes():
     step_sizes = jnp.array([0.1, 0.2])
     batched = jax.vmap(lambda s: stability.multipliers(gradient_descent(), saddle, jnp.ones(3), s))(step_sizes)

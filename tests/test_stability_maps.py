@@ -93,6 +93,7 @@ def test_decay_in_the_gradient_is_preconditioned_too():
     assert found.step_size == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_thresholds_along_the_manifold_of_the_scalar_product():
     """xy = 2: sharpness 2c (x^2 + y^2), a multiplier 1 along the manifold at every step size."""
     loss = ScalarProduct(depth=2, target=2.0, scale=0.5)
@@ -189,6 +190,7 @@ def test_fixed_points_with_weight_decay():
     assert crossing.step_size == pytest.approx(float(expected), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_fixed_point_on_a_manifold_and_of_adamw():
     loss = ScalarProduct(depth=2, target=2.0, scale=0.5)
     found = stability.fixed_point(updates.named("nesterov"), loss, jnp.array([2.0, 0.5]), 0.1)
@@ -214,6 +216,7 @@ def test_rules_that_jump_are_refused(name):
         stability.extend(updates.named(name), bowl, jnp.zeros(3), 0.1)
 
 
+@pytest.mark.slow
 def test_what_has_no_fixed_point_or_derivative_is_refused():
     with pytest.raises(ValueError, match=r"updates\.frozen"):
         stability.extend(updates.named("adam"), bowl, jnp.zeros(3), 0.1)

@@ -185,6 +185,7 @@ def test_the_flattest_minimum_of_every_loss_with_a_closed_form(loss, tmp_path):
     assert "trapped" not in summary["rows"][0]
 
 
+@pytest.mark.slow
 def test_sampled_minima_are_minima(tmp_path):
     loss = options.Linear(widths=(3, 2, 3))
     fn, _ = building.build_loss(loss)

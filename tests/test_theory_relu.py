@@ -118,6 +118,7 @@ def test_risk_and_gradient_are_those_of_quadrature(rng, problem, leak):
     np.testing.assert_array_equal(batched[:, 0], [relu.gradient(theta, **problem, leak=leak) for theta in thetas])
 
 
+@pytest.mark.slow
 def test_the_loss_that_is_descended_agrees(rng, key):
     """Its closed form, by JAX, against Gauss and Legendre's rule here."""
     problem = PROBLEMS[1]

@@ -144,6 +144,7 @@ def test_the_key_decides():
     assert first.log_volume != other.log_volume
 
 
+@pytest.mark.slow
 def test_orbits_and_progress_are_counted():
     seen = []
     estimate = ellipsoid(1, moves=8, progress=lambda *counts: seen.append(counts[0]))[0]
