@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gdstab._results import tell
+
 
 def entry(function: Callable | None = None, *, host: bool = False) -> Callable:
     """Look at the arguments of a function before it runs, by their names: a decorator.
@@ -29,6 +31,7 @@ def entry(function: Callable | None = None, *, host: bool = False) -> Callable:
     if function is None:
         return functools.partial(entry, host=host)
     names = [*inspect.signature(function).parameters]
+    say = tell  # of the globals of this module the wrapper knows none
     asked = [(place, name, _CHECKS[name]) for place, name in enumerate(names) if name in _CHECKS]
 
     def look(args, options):
@@ -44,7 +47,7 @@ def entry(function: Callable | None = None, *, host: bool = False) -> Callable:
 
     def checked(*args, **options):
         look(args, options)
-        return function(*args, **options)
+        return say(function(*args, **options), dict(zip(names, args, strict=False)) | options)
 
     # With the globals of its own module, by which doctest knows whose function it is.
     wrapper = types.FunctionType(checked.__code__, function.__globals__, function.__name__, None, checked.__closure__)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from gdstab._clocks import clock_of
 from gdstab._compiling import jit
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._identity import is_number
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, State
@@ -47,6 +48,10 @@ BLOCKS = 32
 """Consecutive parts of an orbit that are compared for the standard error."""
 
 
+@recorded(
+    {"value": "number", "standard_error": "number", "running": ("block", "number"), "state": ()},
+    attrs=("block_length",),
+)
 class Average(eqx.Module):
     """Mean of a quantity along an orbit: one number, or `[num]` of them."""
 

@@ -215,7 +215,7 @@ def check_rule(rule: UpdateRule, loss: LossFn, theta: Theta, *, step_size: float
     _check_state(rule, loss, theta, state, eta)
     _check_steps(rule, loss, state, eta)
     _check_clock(rule, loss, state)
-    _check_orbits(rule, loss, theta, step_size)
+    _check_orbits(rule, loss, theta, eta)
 
 
 def _told(leaf) -> str:
@@ -247,9 +247,12 @@ def _check_state(rule, loss, theta, state: State, eta) -> None:
 
 def _check_steps(rule, loss, state: State, eta) -> None:
     step = jax.jit(lambda state, eta: rule.step(loss, state, eta))
-    once, again, eager = step(state, eta), step(state, eta), rule.step(loss, state, eta)
-    if not eqx.tree_equal(once, again):
-        raise BrokenContract("two steps from one state differ: a rule may not draw numbers or remember what it did")
+    once, eager, again = step(state, eta), rule.step(loss, state, eta), rule.step(loss, state, eta)
+    if not eqx.tree_equal(eager, again):  # uncompiled, for what is drawn while compiling stays as it was drawn
+        raise BrokenContract(
+            "two steps from one state differ: a rule may not remember what it did, and draws numbers from a key in its "
+            "state, as `updates.with_noise` does"
+        )
     flat, plain = (ravel_pytree(rule.theta(moved))[0] for moved in (once, eager))
     if not np.isfinite(flat).all():
         raise BrokenContract(f"a step of size {float(eta):g} is not finite: divide by nothing that can be zero")
@@ -274,13 +277,14 @@ def _check_clock(rule, loss, state: State) -> None:
         raise BrokenContract(f"the rule calls itself autonomous, and is not: {error}") from error
 
 
-def _check_orbits(rule, loss, theta, step_size: float) -> None:
+def _check_orbits(rule, loss, theta, eta) -> None:
     points = list(_points(theta, 1))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *points)
     stopping = StoppingRule(loss_tol=None, max_steps=3)
-    found = [ensembles.run(rule, loss, stacked, step_size, stopping, block=block).theta for block in _BLOCKS]
+    found = [ensembles.run(rule, loss, stacked, float(eta), stopping, block=block).theta for block in _BLOCKS]
     for number, point in enumerate(points):
-        alone = ravel_pytree(orbits.settle(rule, loss, point, step_size, stopping).theta)[0]
+        begun = rule.init(point, eta, number) if rule.numbered else rule.init(point, eta)
+        alone = ravel_pytree(orbits.settle_from(rule, loss, begun, eta, stopping).theta)[0]
         for block, ends in zip(_BLOCKS, found, strict=True):
             beside = ravel_pytree(jax.tree.map(lambda leaf, number=number: leaf[number], ends))[0]
             if not _close(beside, alone, alone.dtype, float(np.abs(np.nan_to_num(alone)).max())):

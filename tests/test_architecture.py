@@ -16,7 +16,7 @@ import gdstab
 PACKAGE = pathlib.Path(gdstab.__file__).parent
 LAYERS = [
     {"_types", "_validate", "_numerics", "_staging", "_identity", "_guard", "_compiling", "_reads"}
-    | {"_arguments", "_contract", "_results", "_shapes", "_verdicts", "_trials", "_clocks"},
+    | {"_arguments", "_contract", "_results", "_datasets", "_shapes", "_verdicts", "_trials", "_clocks"},
     {"losses", "data", "updates", "sampling", "outcomes", "curvature", "theory", "estimators"},
     {"orbits", "stability", "minima", "flow", "lyapunov"},
     {"ensembles"},

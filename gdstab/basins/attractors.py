@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int32, Int64
 
+from gdstab._datasets import recorded
 from gdstab._results import strings
 from gdstab._validate import check_count, check_positive
 from gdstab.basins.ends import Ends
@@ -53,6 +54,11 @@ class Found:
         check_count(self.most, "most")
 
 
+@recorded(
+    {"period": "attractor", "extent": "attractor", "cells": "attractor", "point": ("attractor", "coordinate"),
+     "lanes": ("step", "attractor")},
+    coords={"attractor": "names"}, attrs=("tol",),
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class Attractors:
     """What orbits ended on: a label for each, from 0 on."""

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from gdstab import curvature, ensembles, stability
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_count, check_loss
 from gdstab.basins.grouping import find_attractors
@@ -36,6 +37,12 @@ class CriticalKind(enum.IntEnum):
     DEGENERATE = 3  # the second order does not decide
 
 
+@recorded(
+    {"kind": "critical_point", "loss": "critical_point", "gradient": "critical_point", "extent": "critical_point",
+     "hits": "critical_point", "point": ("critical_point", "coordinate"),
+     "eigenvalues": ("critical_point", "eigenvalue")},
+    attrs=("starts", "outside", "lost"), codes={"kind": CriticalKind},
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class CriticalPoints:
     """The critical points that were found, by ascending loss."""
@@ -102,18 +109,6 @@ class CriticalPoints:
             f"chance that the next one finds a new point: {self.unseen:.2g}"
         )
         return "\n".join(lines)
-
-    def to_xarray(self):
-        """As an `xarray.Dataset` over `critical_point`, with `coordinate` and `eigenvalue` beside it."""
-        import xarray as xr  # noqa: PLC0415 (only needed here)
-
-        dims = {"point": ("critical_point", "coordinate"), "eigenvalues": ("critical_point", "eigenvalue")}
-        names = ("point", "loss", "gradient", "eigenvalues", "kind", "extent", "hits")
-        kinds = ", ".join(f"{kind.value} {kind.name.lower()}" for kind in CriticalKind)
-        attrs = {"kinds": kinds, "starts": self.starts, "outside": self.outside, "lost": self.lost}
-        return xr.Dataset(
-            {name: (dims.get(name, "critical_point"), getattr(self, name)) for name in names}, attrs=attrs
-        )
 
 
 @entry(host=True)

@@ -11,6 +11,7 @@ from jaxtyping import Int8, Int32, Int64
 
 from gdstab import ensembles
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import independent
 from gdstab._results import origin as origin_of
 from gdstab._shapes import Shape
@@ -24,8 +25,6 @@ from gdstab.basins.pictures import Picture
 from gdstab.outcomes import Outcome, StoppingRule, names
 from gdstab.sampling import GridSource, ShapedSource, shaped
 from gdstab.updates import UpdateRule
-
-_NUMBERS = ("step_size", "lane_steps", "compile_seconds", "run_seconds")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ class Heatmap(Picture):
             "steps": (self.axes, self.steps, {"long_name": "updates until the verdict"}),
             "above_floor": (self.axes, self.source.to_grid(above), name),
         }
-        dataset = self._dataset(data, _NUMBERS)
+        dataset = self._dataset(data)
         if self.attractors is None:
             return dataset
         name = {"long_name": "attractor that the orbit ended on; -1 of none"}
@@ -90,7 +89,7 @@ class Heatmap(Picture):
         source = GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype, compact=True)
         above = np.flatnonzero(above.ravel()[source.cells(np.arange(above.size))])
         return cls(
-            outcome, steps, above, source, box=box, axes=axes, **{name: dataset.attrs[name] for name in _NUMBERS},
+            outcome, steps, above, source, box=box, axes=axes, **cls._numbers_of(dataset),
             label=dataset["label"].values if "label" in dataset else None, attractors=Attractors.from_xarray(dataset),
             outcomes=tuple(dataset["outcome"].attrs["flag_meanings"].split()),
         )  # fmt: skip
@@ -198,6 +197,7 @@ def heatmap(
     )
 
 
+@recorded({"kind": "some", "cells": "some", "inertia": ("some", "sign")}, coords={"sign": "signs"}, attrs=("counts",))
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kinds:
     """What the converged cells converged to: numbers of cells, and the verdict of those that needed a Hessian."""
@@ -209,6 +209,7 @@ class Kinds:
     kind: Int8[np.ndarray, " some"]
     inertia: Int32[np.ndarray, "some 3"]
     """Numbers of negative, zero and positive eigenvalues."""
+    signs = ("negative", "zero", "positive")
 
 
 @entry(host=True)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, Int32
 
 from gdstab import ensembles
 from gdstab._contract import entry
+from gdstab._datasets import LANES, recorded
 from gdstab._types import LossFn
 from gdstab._validate import check_positive
 from gdstab.basins.attractors import Attractors, Found, describe
@@ -160,12 +161,18 @@ class Labeller:
         return total, places
 
 
+@recorded({"label": LANES}, codes={"label": "names"})
 class Labels(eqx.Module):
     """The labels of an ensemble, and what they stand for."""
 
     label: Int32[np.ndarray, "*lanes"]
     """Of each lane, in the shape of the ensemble; -1 of those that ended nowhere: their outcome says how."""
     attractors: Attractors = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the labels, from 0 on."""
+        return self.attractors.names
 
 
 @entry(host=True)

@@ -150,6 +150,15 @@ class SequentialMeasure(NamedTuple):
     look: int
     """Number of looks taken."""
 
+    def to_xarray(self):
+        """As that of the measure, with `reached` and `widths` over step sizes beside it."""
+        more = {"reached": ("step_size", self.reached), "widths": ("step_size", self.widths)}
+        return self.measure.to_xarray().assign(more).assign_attrs(look=self.look)
+
+    def to_dataframe(self):
+        """One row a step size, as a `pandas.DataFrame`: see `Measure.to_dataframe`."""
+        return self.measure.to_dataframe().assign(reached=self.reached, widths=self.widths)
+
 
 @entry(host=True)
 def measure_until(

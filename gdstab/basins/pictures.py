@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int8
 
+from gdstab._datasets import attributes, compact, flags
 from gdstab._results import frame
 from gdstab.outcomes import Outcome, names
 from gdstab.sampling import GridSource
@@ -30,6 +31,7 @@ class Picture:
     origin: dict | None
     outcomes: tuple[str, ...] = names()
     """What the codes of `outcome` mean: the five, and behind them those of `StoppingRule.until`."""
+    numbers = ("step_size", "lane_steps", "compile_seconds", "run_seconds")  # fields that are attributes of datasets
 
     def to_dataframe(self):
         """One row a cell, as a `pandas.DataFrame`."""
@@ -68,14 +70,17 @@ class Picture:
         """Area of the cells that converged, in the coordinates of the box (saddles included, see `refine`)."""
         return self.counts["converged"] * float(np.prod(self.cell_sides))
 
-    def _dataset(self, data: dict, numbers: tuple[str, ...]):
-        """An `xarray.Dataset` on the two axes: the verdicts and `data`, with the `numbers` as attributes."""
+    def _dataset(self, data: dict):
+        """An `xarray.Dataset` on the two axes: the verdicts and `data`, with the numbers as attributes."""
         import xarray as xr  # noqa: PLC0415 (only needed here)
 
-        meanings = {
-            "flag_values": list(range(len(self.outcomes))),
-            "flag_meanings": " ".join(self.outcomes),
-        }
-        outcome = (self.axes, self.outcome, {"long_name": "how the orbit ended", **meanings})
-        attrs = {name: getattr(self, name) for name in numbers} | (self.origin or {})
-        return xr.Dataset({"outcome": outcome, **data}, dict(zip(self.axes, self.centres, strict=True)), attrs)
+        outcome = (self.axes, self.outcome, {"long_name": "how the orbit ended", **flags(self.outcomes)})
+        attrs = attributes(self, **{name: getattr(self, name) for name in self.numbers})
+        coords = dict(zip(self.axes, self.centres, strict=True))
+        return compact(xr.Dataset({"outcome": outcome, **data}, coords, attrs))
+
+    @classmethod
+    def _numbers_of(cls, dataset) -> dict:
+        """The fields that `_dataset` made attributes; what a store keeps as a floating-point number is a count."""
+        found = {name: dataset.attrs[name] for name in cls.numbers}
+        return {name: number if name.endswith(("size", "seconds")) else int(number) for name, number in found.items()}

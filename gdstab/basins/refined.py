@@ -15,6 +15,7 @@ from jaxtyping import Float, Int8, Int32
 
 from gdstab import ensembles, estimators, lyapunov
 from gdstab._contract import entry
+from gdstab._datasets import LANES, recorded
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn
 from gdstab._validate import as_theta, check_autonomous, check_count, check_step_sizes
@@ -46,6 +47,11 @@ BOUNDED = (Regime.CONVERGED, Regime.PERIODIC, Regime.QUASI_PERIODIC, Regime.CHAO
 """The regimes that stay in the ball, in the order in which they are reported."""
 
 
+@recorded(
+    dict.fromkeys(("regime", "period", "exponent", "standard_error", "theta"), LANES),
+    coords={"step_size": "step_sizes"}, attrs=("num_steps", "lane_steps", "compile_seconds", "run_seconds"),
+    codes={"regime": Regime},
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class Regimes:
     """Refined verdicts of an ensemble: arrays of the shape that `ensembles.run` gives its results."""

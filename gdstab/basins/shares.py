@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from gdstab import estimators
+from gdstab._datasets import attributes, compact
 from gdstab._results import frame, strings
 from gdstab.basins.attractors import Attractors
 from gdstab.basins.pictures import in_order
@@ -243,10 +244,9 @@ class Measure:
             data |= {"label_share": (("step_size", "attractor"), names.value), **more}
             coords["attractor"] = strings(self.attractors.names)
         named = "samples", "design", "confidence", "compile_seconds", "run_seconds"
-        attrs = {name: getattr(self, name) for name in named}
-        if self.attractors is not None:
-            attrs["label_tol"] = self.attractors.tol
-        return xr.Dataset(data, coords, attrs | (self.origin or {}))
+        tol = None if self.attractors is None else self.attractors.tol
+        attrs = attributes(self, **{name: getattr(self, name) for name in named}, label_tol=tol)
+        return compact(xr.Dataset(data, coords, attrs))
 
     def to_dataframe(self):
         """One row a step size, as a `pandas.DataFrame`: counts by outcome, share and interval, shares of labels."""

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes, shapes_of
 from gdstab.basins.walks import Orbits, correlation, first_points, fit_ladder, refill, spread, walk
@@ -29,6 +30,11 @@ from gdstab.outcomes import Outcome, StoppingRule
 from gdstab.updates import UpdateRule
 
 
+@recorded(
+    {"radii": "ellipsoid", "shares": "ellipsoid", "acceptance": "move", "memory": "move", "drift": "move",
+     "centre": "coordinate", "shape": ("coordinate", "ball_coordinate")},
+    attrs=("log_volume", "standard_error", "log_interval", "confidence", "rim", "replicates", "undecided", "orbits"),
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class Volume:
     """An estimate of the volume of a set of initial points; logarithms throughout, because volumes overflow too."""

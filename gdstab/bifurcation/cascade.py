@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from gdstab._contract import entry
+from gdstab._datasets import recorded, variables
 from gdstab._numerics import magnitude
+from gdstab._results import frame
 from gdstab._types import LossFn, State
 from gdstab._validate import check_count, check_positive
 from gdstab.bifurcation._system import Point, System
@@ -24,12 +26,28 @@ _PAST_THE_FLIP = (0.02, 0.05, 0.005)  # by how much the multiplier has passed -1
 _LARGEST_STEP, _MOST_POINTS = 0.05, 400
 
 
+@recorded(dict.fromkeys(("step_sizes", "periods", "multipliers", "slopes", "coefficients"), "flip"), attrs=("ended",))
 class Cascade(NamedTuple):
     """Period doublings, in their order."""
 
     flips: tuple[Bifurcation, ...]
     forms: tuple[FlipForm, ...]  # the normal form of each
     ended: str  # "count" if all were found that were asked for, else why no more
+
+    @property
+    def multipliers(self) -> np.ndarray:
+        """Of the normal forms, [flips]; so are `slopes` and `coefficients`."""
+        return np.array([form.multiplier for form in self.forms], float)
+
+    @property
+    def slopes(self) -> np.ndarray:
+        """Of the multipliers by the step size, [flips]."""
+        return np.array([form.slope for form in self.forms], float)
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """Of the cubic terms, [flips]: above 0 where the doubled cycle attracts."""
+        return np.array([form.coefficient for form in self.forms], float)
 
     @property
     def step_sizes(self) -> np.ndarray:
@@ -163,6 +181,14 @@ class Followed(NamedTuple):
 
     branch: Branch
     theta: Any  # every leaf [points, period, ...]
+
+    def to_xarray(self):
+        """As that of the branch, with the parameters over `point` and `phase` beside it."""
+        return self.branch.to_xarray().assign(variables("theta", self.theta, ("point", "phase")))
+
+    def to_dataframe(self):
+        """One row a point of the branch, as a `pandas.DataFrame`."""
+        return frame(self.to_xarray(), ("point",))
 
 
 @entry(host=True)

@@ -7,6 +7,8 @@ import numpy as np
 
 from gdstab._clocks import once
 from gdstab._contract import entry
+from gdstab._datasets import recorded
+from gdstab._results import strings
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_positive, check_step_sizes
 from gdstab.bifurcation._system import Point, System
@@ -19,6 +21,11 @@ _TEST_CHANGE = 0.5  # of a multiplier near -1 or 1 in one step: so that no secon
 _COSINE = 0.95  # between the tangents of neighbours
 
 
+@recorded(
+    {"step_sizes": "point", "stable": "point", "states": "point", "multipliers": ("point", "multiplier"),
+     "bifurcation_kind": "bifurcation", "bifurcation_step_size": "bifurcation", "bifurcation_period": "bifurcation"},
+    attrs=("period", "neutral", "ends"),
+)  # fmt: skip
 class Branch(NamedTuple):
     """A curve of cycles of one period over the step size, points in the order of the curve."""
 
@@ -30,6 +37,21 @@ class Branch(NamedTuple):
     stable: np.ndarray  # [points]
     bifurcations: tuple[Bifurcation, ...]  # in the order of the curve
     ends: tuple[str, str]  # why it ends, at the first point and at the last
+
+    @property
+    def bifurcation_kind(self) -> np.ndarray:
+        """In words, [bifurcations]."""
+        return strings(one.kind.value for one in self.bifurcations)
+
+    @property
+    def bifurcation_step_size(self) -> np.ndarray:
+        """Of the bifurcations, [bifurcations]."""
+        return np.array([one.step_size for one in self.bifurcations], float)
+
+    @property
+    def bifurcation_period(self) -> np.ndarray:
+        """Of the cycles there, [bifurcations]."""
+        return np.array([one.period for one in self.bifurcations], int)
 
 
 @entry(host=True)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn
 from gdstab._validate import check_box, check_count, check_step_sizes
 from gdstab.bifurcation._lanes import Walk, check_lanes, check_observe, chunk_size, escape
@@ -22,6 +23,12 @@ from gdstab.updates import UpdateRule
 _SLAB = 2**22  # kept values that are on the host at once, where they are only counted
 
 
+@recorded(
+    {"period": ("step_size", "start"), "escaped": ("step_size", "start"), "state": ("step_size", "start"),
+     "values": ("step_size", "start", "kept"), "counts": ("step_size", "bin"), "outside": "step_size",
+     "edges": "edge", "bounded": "step_size", "common_period": "step_size"},
+    coords={"step_size": "step_sizes"}, attrs=("lane_steps", "run_seconds"),
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class OrbitDiagram:
     """What the orbits of all (step size, start) pairs do in the end."""

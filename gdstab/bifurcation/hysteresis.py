@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Bool, Float
 
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import magnitude
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
@@ -21,6 +22,11 @@ from gdstab.orbits import shifted
 from gdstab.updates import UpdateRule
 
 
+@recorded(
+    {"gap": ("step_size", "start"), "escaped_up": ("step_size", "start"), "escaped_down": ("step_size", "start"),
+     "up": ("step_size", "start", "kept"), "down": ("step_size", "start", "kept")},
+    coords={"step_size": "step_sizes"}, attrs=("run_seconds",),
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hysteresis:
     """What was observed at each step size on the way up and on the way down, both in the order of `step_sizes`."""

@@ -22,8 +22,6 @@ from gdstab.updates import UpdateRule
 COARSE = 128
 """Squares along the shorter side of the first picture, at the least, where the resolution allows."""
 
-_NUMBERS = ("step_size", "lanes", "rounds", "lane_steps", "compile_seconds", "run_seconds")
-
 
 class Probes(NamedTuple):
     """Random cells that were computed to look for what the refinement overlooked."""
@@ -59,6 +57,7 @@ class AdaptiveHeatmap(Picture):
     origin: dict | None = None
     """Rule, loss, stopping rule, dtype and versions, in words: attributes of `to_xarray`."""
     outcomes: tuple[str, ...] = names()
+    numbers = ("lanes", "rounds", *Picture.numbers)
 
     @property
     def share_computed(self) -> float:
@@ -112,7 +111,7 @@ class AdaptiveHeatmap(Picture):
         data = {"level": (self.axes, self.level, {"long_name": "the square of the mesh spans 2^level cells"})}
         if self.label is not None:
             data["label"] = (self.axes, self.label, {"long_name": "what the orbit converged to"})
-        dataset = self._dataset(data, _NUMBERS)
+        dataset = self._dataset(data)
         return dataset.assign_attrs(levels=self.tree.levels, probes=list(self.probes))
 
     @classmethod
@@ -126,7 +125,7 @@ class AdaptiveHeatmap(Picture):
             probes=Probes(*dataset.attrs["probes"]),
             tree=Quadtree.of_mesh(dataset["level"].values, dataset.attrs["levels"]),
             source=GridSource(box, outcome.shape, origin, directions, dataset[axes[0]].dtype), box=box, axes=axes,
-            **{name: dataset.attrs[name] for name in _NUMBERS},
+            **cls._numbers_of(dataset),
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int8, Int32
 from gdstab import ensembles
 from gdstab._compiling import jit
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._shapes import Shape, shape_of
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_dtype, check_positive, check_step_sizes
@@ -62,6 +63,11 @@ class CriticalPart(NamedTuple):
         return cls(**own, ends=Ends.from_arrays(arrays))
 
 
+@recorded(
+    {"eta": "point", "low": "point", "high": "point", "interval": "point", "outcome": "point", "kind": "point",
+     "moved": "point", "label": "point", "step_sizes": "scan"},
+    attrs=("lanes", "lane_steps", "compile_seconds", "run_seconds"), codes={"outcome": Outcome, "label": "label_names"},
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class CriticalSteps:
     r"""A bracket around $\eta^*(\theta_0)$ for every initial point, and what was seen at its ends."""
@@ -89,6 +95,11 @@ class CriticalSteps:
     label: Int32[np.ndarray, " points"] | None = None
     """Where the orbit at `low` ends, as `attractors` numbers it, -1 of nowhere; None if nobody asked."""
     attractors: Attractors | None = None
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Of the labels, from 0 on; none if nobody asked."""
+        return () if self.attractors is None else self.attractors.names
 
     @property
     def eta(self) -> Float[np.ndarray, " points"]:

@@ -7,9 +7,15 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int16
 
+from gdstab._datasets import recorded
 from gdstab._validate import check_count, check_dtype, shapes_of
 
 
+@recorded(
+    {"found": "segment", "class_a": "segment", "class_b": "segment", "width": "segment",
+     "points": ("segment", "coordinate"), "a": ("segment", "coordinate"), "b": ("segment", "coordinate")},
+    attrs=("rounds",),
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class Edges:
     """Brackets of edges, one for each segment; where `found` is false the ends agree and are those that were given."""

@@ -17,6 +17,7 @@ from scipy import stats
 
 from gdstab import sampling
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_box, check_count, check_dtype
 from gdstab.basins import flat_plane, parse_plane
@@ -32,6 +33,11 @@ ROUNDINGS = 32
 """Distances below this many roundings of the largest coordinate are set by the floating-point grid."""
 
 
+@recorded(
+    dict.fromkeys(("share", "hits", "undecided", "used", "precision_limited"), "scale"),
+    coords={"scale": "scales"},
+    attrs=("exponent", "interval", "amplitude", "p_value", "samples", "saturation", "rounding_share", "lane_steps"),
+)
 @dataclasses.dataclass(frozen=True, eq=False)
 class UncertaintyExponent:
     r"""The fitted law $f = A \varepsilon^\alpha$ and all it was fitted to; nan where no range of scales could be."""

@@ -13,6 +13,7 @@ import numpy as np
 from gdstab import ensembles, stability, updates
 from gdstab._compiling import jit
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count
 from gdstab.stability import CentreStable
@@ -34,6 +35,8 @@ _OF_A_POINT = ("points", "factor", "reach", "off")
 _SAMPLES = 3  # per unknown of the quadratic form that says where the graph bends
 
 
+@recorded({"points": ("column", "coordinate"), "axes": ("axis", "coordinate_of_axis")}, rows="column",
+          attrs=("factor", "uncut", "residual"))  # fmt: skip
 class Surface(NamedTuple):
     """The graph over a grid. Points are in adapted coordinates: along E^cs first, then along E^u."""
 
@@ -44,6 +47,11 @@ class Surface(NamedTuple):
     residual: float  # of those, the largest distance off the graph after one update
 
 
+@recorded(
+    {"escape": ("start", "distance"), "off": ("start", "distance", "update", "coordinate"),
+     "on": ("start", "update", "coordinate"), "mu": "start", "slope": "start", "ratio": "start"},
+    coords={"distance": "distances"}, attrs=("threshold",), rows=("start", "distance"),
+)  # fmt: skip
 class Leaving(NamedTuple):
     """Orbits that start on the graph, or off it along the leading direction of E^u; in adapted coordinates."""
 

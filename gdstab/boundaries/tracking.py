@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Int16
 
 from gdstab import ensembles
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_loss, check_positive, check_step_sizes
 from gdstab.boundaries.edges import Edges, bisect_edge, check_segments
@@ -29,6 +30,10 @@ _PARTS = 16
 """Brackets are cut in so many parts: few points, and a quarter of the calls that halving takes."""
 
 
+@recorded(
+    {"width": ("time", "edge"), "theta": ("time", "edge", "coordinate"), "apart": "edge", "bisections": "edge",
+     "classes": ("edge", "side"), "found": "edge", "lost": "edge"}
+)  # fmt: skip
 @dataclasses.dataclass(frozen=True, eq=False)
 class EdgeOrbits:
     """Orbits on an edge; the leading axis of `theta` and `width` is time, from 0 to the number of updates."""

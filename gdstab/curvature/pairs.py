@@ -9,6 +9,8 @@ from jax import lax
 from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array, Bool, Float, Key
 
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import length
 from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Scalar, Theta
@@ -21,6 +23,7 @@ METHODS = ("dense", "lanczos", "lobpcg")
 _FEW = 128  # products of Lanczos at the least, as in `extreme_eigenvalues`
 
 
+@recorded({"values": "pair", "residuals": "pair", "vectors": ("pair", "parameter")})
 class Eigenpairs(NamedTuple):
     r"""Eigenvalues with unit vectors, and how good they are."""
 
@@ -32,6 +35,7 @@ class Eigenpairs(NamedTuple):
     r"""$\|Av - \lambda v\|_2$, measured: an exact eigenvalue lies within that distance of each value."""
 
 
+@entry
 def top_eigenpairs(
     loss: LossFn,
     theta: Theta,

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._staging import staged
 from gdstab._types import LossFn, Point, Theta
 from gdstab._validate import check_count
@@ -22,6 +24,7 @@ class Estimate(NamedTuple):
     sem: Float[Array, "*shape"]
 
 
+@recorded({"density": "eigenvalue", "sem": "eigenvalue"}, coords={"eigenvalue": "grid"})
 class SpectralDensity(NamedTuple):
     """A smoothed density of eigenvalues (it integrates to 1) on a grid, with its standard error pointwise."""
 
@@ -52,6 +55,7 @@ def trace(loss: LossFn, theta: Theta, key: Key[Array, ""], *, num_samples: int =
     return staged(estimate, flat, key)
 
 
+@entry
 def spectral_density(
     loss: LossFn,
     theta: Theta,

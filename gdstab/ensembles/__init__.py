@@ -22,13 +22,14 @@ import numpy as np
 
 from gdstab._compiling import Use
 from gdstab._contract import entry
+from gdstab._datasets import LANES, recorded
 from gdstab._identity import is_number
-from gdstab._results import frame, origin
+from gdstab._results import origin
 from gdstab._types import LossFn
 from gdstab._validate import check_count, check_step_sizes
 from gdstab.ensembles._examining import bytes_of_an_update, check_system, one_point, runs_by_itself
 from gdstab.ensembles._kernel import LaneLoss, Static, System
-from gdstab.ensembles._points import Feed, as_points, is_source, map_points, named_leaves
+from gdstab.ensembles._points import Feed, as_points, is_source, map_points
 from gdstab.ensembles._tiles import Job, Tile, run_tile
 from gdstab.ensembles._tuning import FIRST, Pace, bytes_of, choose, worker_pool
 from gdstab.outcomes import StoppingRule, check_floor, check_range, floor_of, names, typical_size
@@ -41,6 +42,11 @@ TILE = 2**22
 """Lanes whose results are gathered together: the unit in which `iter_run` yields."""
 
 
+@recorded(
+    dict.fromkeys(("outcome", "steps", "period", "loss", "theta", "state"), LANES),
+    coords={"step_size": "step_sizes"}, attrs=("lane_steps", "compile_seconds", "run_seconds"),
+    codes={"outcome": "outcomes"},
+)  # fmt: skip
 class EnsembleResult(eqx.Module):
     """How every lane of an ensemble ended: NumPy arrays of shape [steps, points], [points] or [lanes]."""
 
@@ -62,29 +68,6 @@ class EnsembleResult(eqx.Module):
         """Lanes per verdict, all step sizes together."""
         lanes = np.bincount(self.outcome.ravel(), minlength=len(self.outcomes)).tolist()
         return dict(zip(self.outcomes, lanes, strict=True))
-
-    def to_dataframe(self):
-        """One row a lane, as a `pandas.DataFrame`; entries of theta are columns."""
-        return frame(self.to_xarray(), ("step_size", "point")[-self.outcome.ndim :])
-
-    def to_xarray(self):
-        """The result as an `xarray.Dataset` with dimensions `step_size` (where there is one) and `point`.
-
-        Leaf by leaf of theta there is a variable, such as `theta['layer']['w']`, with its path as attribute `path`; in
-        its name `/`, `%` and backslashes are written as in a URL, so that every store takes it.
-        """
-        import xarray as xr  # noqa: PLC0415 (only needed here)
-
-        dims = ("step_size", "point")[-self.outcome.ndim :]
-        data = {name: (dims, getattr(self, name)) for name in ("outcome", "steps", "period")}
-        if self.loss is not None:
-            data["loss"] = (dims, self.loss)
-        for name, path, leaf in named_leaves(self.theta, "theta"):
-            data[name] = ((*dims, *(f"{name}_axis{i}" for i in range(leaf.ndim - len(dims)))), leaf, {"path": path})
-        coords = {"step_size": self.step_sizes} if "step_size" in dims else {}
-        meaning = ", ".join(f"{code} {name}" for code, name in enumerate(self.outcomes))
-        attrs = {"lane_steps": self.lane_steps, "outcomes": meaning, **self.origin}
-        return xr.Dataset(data, coords, attrs)
 
 
 @entry(host=True)

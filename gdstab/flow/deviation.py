@@ -13,6 +13,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Int8
 
 from gdstab._compiling import jit
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import as_theta, check_count, check_loss, check_one_dtype, check_positive, check_step_sizes
@@ -43,6 +45,17 @@ class ModifiedLoss(eqx.Module):
         return value + jnp.asarray(self.step_size, value.dtype) / 4 * sum_squares(gradient)
 
 
+_OVER_BOTH = (
+    "times", "updates", "distance", "modified_distance", "distance_to_finest", "travelled", "loss", "flow_loss",
+    "flow_error", "distance_error", "observed", "flow_observed",
+)  # fmt: skip
+
+
+@recorded(
+    dict.fromkeys(_OVER_BOTH, ("step", "record"))
+    | {"step_sizes": "step", "theta": "step", "flow_theta": (), "status": (), "time": (), "num_steps": ()},
+    codes={"status": FlowStatus},
+)
 class Deviation(eqx.Module):
     r"""Descent beside the flow: arrays [steps, times], behind the starts' axis if there is one.
 
@@ -83,6 +96,7 @@ class Deviation(eqx.Module):
     """Steps of the flow's solver."""
 
 
+@entry
 def deviation(
     loss: LossFn,
     theta0: Theta,

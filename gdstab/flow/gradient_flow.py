@@ -14,6 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Int8
 
 from gdstab._compiling import jit
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import sum_squares
 from gdstab._types import LossFn, Scalar, Theta
 from gdstab._validate import as_theta, check_loss, check_one_dtype, check_positive, is_concrete
@@ -24,6 +26,7 @@ _solve = inspect.unwrap(diffrax.diffeqsolve)
 """Without the compilation of its own, which would ask for a hash of the loss, and hold it."""
 
 
+@recorded({"time": (), "theta": (), "status": (), "num_steps": (), "observed": "save"}, codes={"status": FlowStatus})
 class Flow(eqx.Module):
     """Where one orbit of gradient flow went; `save_at` gives the leading axis of `observed`."""
 
@@ -99,6 +102,7 @@ def settled(loss: LossFn, grad_tol: float) -> Callable[[Theta], Bool[Array, ""]]
     return _Settled(loss, check_positive(grad_tol, "grad_tol"))
 
 
+@entry
 def gradient_flow(
     loss: LossFn,
     theta0: Theta,
@@ -220,6 +224,7 @@ def follow(
     return Flow(last, found.ts[0][0], status, jnp.asarray(found.stats["num_steps"]), observed, found.interpolation)
 
 
+@entry
 def gradient_flows(
     loss: LossFn, starts: Theta, time: ArrayLike, *, map_points: Callable | None = None, **settings
 ) -> Flow:

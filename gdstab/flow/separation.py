@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gdstab import orbits
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn, Theta
 from gdstab._validate import check_count, check_positive
 from gdstab.flow.deviation import deviation
@@ -17,6 +19,7 @@ from gdstab.flow.status import FlowStatus
 from gdstab.updates import gradient_descent
 
 
+@recorded({"deviation": "step_size"}, coords={"step_size": "step_sizes"}, attrs=("step_size", "below", "monotone"))
 class Exceedance(NamedTuple):
     """Where a threshold of the deviation is crossed; nothing is proved about step sizes between those tried."""
 
@@ -32,6 +35,7 @@ class Exceedance(NamedTuple):
     """Whether those ascend: then there is one crossing as far as they can tell."""
 
 
+@entry
 def first_exceedance(
     loss: LossFn,
     theta0: Theta,

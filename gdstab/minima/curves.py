@@ -13,6 +13,8 @@ from scipy.interpolate import CubicSpline
 
 from gdstab import curvature
 from gdstab._compiling import jit
+from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._numerics import rank_tolerance, tolerance
 from gdstab._staging import one_by_one
 from gdstab._types import LossFn, Theta
@@ -20,6 +22,7 @@ from gdstab._validate import check_step_sizes
 from gdstab.minima.manifold import Residual, correct, flat_loss, flat_residual, jacobian, require_minimum, split
 
 
+@recorded({"arc_length": "point", "sharpness": "point", "theta": "point"})
 class Curve(NamedTuple):
     """Points along a curve on M, in order; `points` of them."""
 
@@ -31,6 +34,7 @@ class Curve(NamedTuple):
     r"""$\lambda_{max}$ of the Hessian."""
 
 
+@entry
 def trace_curve(
     loss: LossFn, theta: Theta, length: float, step: float, *, direction: Theta | None = None, residual: Residual = None
 ) -> Curve:

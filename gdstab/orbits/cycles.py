@@ -20,6 +20,7 @@ from gdstab import stability
 from gdstab._clocks import Rounds, clock_of, once, strobed
 from gdstab._compiling import jit
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_autonomous, check_count, check_loss, check_step_sizes
 from gdstab.orbits._ends import distance, run_on, why_not
@@ -45,6 +46,11 @@ class Refined(NamedTuple):
     scale: Scalar  # the size of the state against which it is
 
 
+@recorded(
+    {"step_size": (), "theta": "phase", "states": "phase", "multipliers": "multiplier", "neutral": (), "residual": (),
+     "converged": (), "scale": ()},
+    attrs=("period", "phases"), rows="phase",
+)  # fmt: skip
 class Cycle(eqx.Module):
     r"""A cycle $s_0 \mapsto s_1 \mapsto \dots \mapsto s_p = s_0$ of the state map; a fixed point has period 1."""
 

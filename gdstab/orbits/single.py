@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int8, Int32
 
 from gdstab._contract import entry
+from gdstab._datasets import recorded
 from gdstab._staging import staged
 from gdstab._types import LossFn, Scalar, State, Theta
 from gdstab._validate import as_state, check_count, check_loss, is_concrete
@@ -96,6 +97,7 @@ def _walk(rule, num_steps, observe):
     return run
 
 
+@recorded({"outcome": (), "steps": (), "period": (), "loss": (), "theta": (), "state": ()}, codes={"outcome": Outcome})
 class Settled(eqx.Module):
     """Where one orbit ended, and why."""
 

@@ -11,12 +11,14 @@ import scipy.optimize
 from jaxtyping import Complex, Float
 
 from gdstab import _arguments as arguments
+from gdstab._datasets import recorded
 from gdstab._validate import check_count
 
 _PROVED = 1e-8
 """By how much of itself the largest height may exceed the one that is returned."""
 
 
+@recorded({"norms": "power"}, attrs=("peak", "power", "complete"))
 class TransientGrowth(NamedTuple):
     r"""The largest $\|J^k\|_2$ of the powers that were looked at: of all if `complete`, else a lower bound of that."""
 

@@ -14,8 +14,8 @@ from gdstab._validate import check_loss, is_concrete
 def critical_point(loss: LossFn, theta: Theta) -> Theta:
     r"""The isolated critical point that an orbit has ended at, differentiable in whatever the loss depends on.
 
-    One step of Newton's method from `theta`, with the Hessian held, so that nothing of how the orbit came there is
-    differentiated: with $\nabla L(\theta^*(p); p) = 0$,
+    One step of Newton's method from `theta`, of which nothing is differentiated, nor of how the orbit came there; the
+    derivatives, of any order, are those of the root of the gradient: with $\nabla L(\theta^*(p); p) = 0$,
     $$\frac{d\theta^*}{dp} = -\left(\nabla^2 L\right)^{-1} \frac{\partial}{\partial p} \nabla L .$$
     It can be jitted, vmapped and differentiated forward and backward, and composed with what follows: the sharpness of
     the end point and so its threshold $2 / \lambda_{\max}$ are differentiable functions of $p$.
@@ -54,6 +54,15 @@ def critical_point(loss: LossFn, theta: Theta) -> Theta:
             "expected an isolated critical point, got one with a singular Hessian: where an orbit ends on a manifold "
             "of minima depends on its start, so differentiate `orbits.rollout` instead"
         )
+
+    def newton(gradient, x):
+        with jax.default_matmul_precision("highest"):
+            return jnp.where(isolated, x - jnp.linalg.solve(hessian, gradient(x)), jnp.nan)
+
+    return unravel(lax.custom_root(jax.grad(lambda x: loss(unravel(x))), flat, newton, _solve))
+
+
+def _solve(linear, y):
+    """Where a linear map of vectors takes the value y."""
     with jax.default_matmul_precision("highest"):
-        step = jnp.linalg.solve(hessian, jax.grad(lambda x: loss(unravel(x)))(flat))
-    return unravel(jnp.where(isolated, flat - step, jnp.nan))
+        return jnp.linalg.solve(jax.jacfwd(linear)(y), y)
