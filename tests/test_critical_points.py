@@ -91,6 +91,7 @@ def test_sets_and_singular_points_are_one_row_each():
 
 
 @pytest.mark.parametrize(("height", "width", "dtype"), [(1e-12, 1e3, "float32"), (1e20, 1e-8, "float64")])
+@pytest.mark.slow
 def test_units_of_the_loss_and_of_the_parameters_do_not_matter(height, width, dtype):
     box = ((-3 * width, 3 * width), (-2 * width, 2 * width))
     found = critical_points(lambda t: height * camel(t / width), box, starts=256, dtype=dtype)

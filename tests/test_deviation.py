@@ -115,6 +115,7 @@ def test_a_descent_that_overflows_is_infinitely_far():
     assert int(found.status) == FlowStatus.FINISHED
 
 
+@pytest.mark.slow
 def test_a_quadratic_deviates_as_powers_and_exponentials_say(rng):
     """On a tree, for many starts in one call."""
     curvatures, start = np.array([0.5, 3.0]), rng.normal(size=(3, 2))

@@ -107,6 +107,7 @@ def test_gauss_newton_is_the_fisher_matrix(risks):
     assert curvature.gauss_newton(square, theta).matrix() == pytest.approx(gram, rel=1e-9, abs=1e-13)
 
 
+@pytest.mark.slow
 def test_the_empirical_fisher_matrix_is_a_sum_over_samples(risks):
     entropy, square, theta, _ = risks
     for risk, weight in ((entropy, 1 / 5), (square, 1.0)):

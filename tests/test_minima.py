@@ -123,6 +123,7 @@ def test_a_residual_can_be_passed_as_an_argument():
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_flattest_minimum_of_whitened_networks(key, rng, widths):
     loss = network(rng, widths, scale=1.0)
     found = minima.flattest(loss, on_manifold(key, loss, widths, 2))

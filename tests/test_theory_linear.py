@@ -344,6 +344,7 @@ def test_sharpness_is_proper_for_one_hidden_layer_and_for_square_layers(key):
 
 
 @pytest.mark.parametrize("step_size", [1e-3, 0.3])
+@pytest.mark.slow
 def test_balancedness_changes_by_the_exact_law(rng, step_size):
     X, Y = data(rng, (3, 2))
     loss = LinearNetwork(X, Y)

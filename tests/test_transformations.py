@@ -67,6 +67,10 @@ SLOW = (
     "jacobian",
     "critical_point",
     "multipliers",
+    "sharpness",
+    "hvp",
+    "verdict",
+    "classify",
 )
 
 
