@@ -212,6 +212,8 @@ def _dataset(result, axes, coords, attrs, codes):
             found[axis] = strings(values) if isinstance(values, tuple) else np.asarray(values)
         elif values is not None and np.ndim(values) == 0:
             more[axis] = values
+        elif values is not None and np.size(values) == 1:
+            more[axis] = np.asarray(values).item()
         elif values is not None and axis == LANES[0]:
             found[axis] = LANES[1], np.asarray(values)
     dtype = next((value.dtype for _, value, _ in data.values() if value.dtype.kind == "f"), None)

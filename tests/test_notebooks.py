@@ -45,6 +45,7 @@ def test_there_are_notebooks():
         "04_past_the_threshold",
         "05_shallow_relu",
         "06_flow_versus_descent",
+        "08_your_own_system",
     ]
 
 

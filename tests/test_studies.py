@@ -219,7 +219,7 @@ def test_options_have_the_names_and_defaults_of_the_interface():
     stopping = defaults(StoppingRule)
     for study in (options.Heatmap, options.Orbit):
         names = {field.name for field in dataclasses.fields(study)}
-        assert set(stopping) - names == {"cycle_tol"}
+        assert set(stopping) - names == {"cycle_tol", "until"}
         for name in ("loss_tol", "escape_radius"):
             assert defaults(study)[name] == stopping[name]
     names = {"step_size", "box", "resolution", "plane"}
